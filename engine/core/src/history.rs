@@ -1,0 +1,114 @@
+//! The history of a source: the lake table in which its facts are kept, as a pinned snapshot lists it.
+//!
+//! A [`Snapshot`] is facts only: files, grouped by time partition, with what is known of each without opening it. Which
+//! of them are read next is decided in [`crate::slice`]; how they are read is the fragment's affair. So a lake format has to
+//! know nothing of watermarks, and the planner nothing of formats.
+//!
+//! Invariant: partitions of a snapshot are sorted by start and do not overlap; a partition without a time (NULL) comes
+//! apart from them. A file's identity is its path, which a history never reuses for other bytes.
+
+use arrow::datatypes::{FieldRef, SchemaRef};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::time::{EventTime, Grain, Interval};
+
+/// Where a table's files lie and what columns they hold; all a scan has to know besides the files.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The table's root as the user gave it, for messages.
+    pub location: String,
+    /// Scheme and authority of the object store that [`DataFile::path`] is a path in, such as `file:///` or `s3://bucket/`.
+    pub store: String,
+    /// Columns stored in the files, as the table declares them.
+    pub file_schema: SchemaRef,
+    /// Partition columns, whose values come from the file list; they follow the file columns in the table's schema.
+    pub partition_columns: Vec<FieldRef>,
+    /// The partition column that carries time, and how wide its values are; `None` for an unpartitioned table.
+    pub time_partition: Option<(String, Grain)>,
+}
+
+/// One file of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Path in the object store, from its root.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Rows, where known.
+    pub rows: Option<u64>,
+    /// Partition values in the order of [`Layout::partition_columns`], as written in path or log; `None` is NULL.
+    pub values: Vec<Option<String>>,
+    /// What is known of the event-time column.
+    pub times: Times,
+}
+
+/// What a file's statistics say of its event times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Times {
+    /// No statistics, or none one may trust.
+    Unknown,
+    /// No row has a time later than `max` or earlier than `min` (both inclusive bounds, not necessarily met); `nulls` rows
+    /// have none. A file of NULLs only has `min = MAX` and `max = MIN`.
+    Known { min: EventTime, max: EventTime, nulls: u64 },
+}
+
+/// The files of one value of the time partition columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimePartition {
+    pub interval: Interval,
+    pub files: Vec<DataFile>,
+}
+
+/// Identifies one state of a history, for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// A Delta table's version, and the table's id, so that a table made anew is recognised.
+    Delta { version: u64, table_id: String },
+    /// A folder's listing, named by the hash of its (path, size, ETag) lines.
+    Listing { digest: String },
+}
+
+/// A pinned state of a history.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub version: Version,
+    /// Sorted by start, disjoint.
+    pub partitions: Vec<TimePartition>,
+    /// Files whose time partition is NULL: read first.
+    pub timeless: Vec<DataFile>,
+    /// For versions that the history itself cannot bring back (a folder's listing): bytes that the job keeps beside its
+    /// checkpoint and hands to [`History::pin`] again.
+    pub keepsake: Option<Vec<u8>>,
+}
+
+/// What happened to a history between two versions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Files with new facts.
+    pub added: Vec<DataFile>,
+    /// Facts that went away or were rewritten: version and path, for the error's text.
+    pub removed: Vec<(String, String)>,
+}
+
+/// The seam to a lake table that is read as history.
+///
+/// Laws: `pin` of the same version gives the same files and partitions, or an error that names the version, never fewer
+/// files. `changes(a, b)` leaves out changes that keep the facts (compaction).
+#[async_trait]
+pub trait History: Send + Sync {
+    /// The table's layout, as of the newest version when the history was opened.
+    fn layout(&self) -> &Layout;
+
+    /// The newest version when `at` is `None`, else exactly that one (with the keepsake of its first pinning).
+    async fn pin(&self, at: Option<(&Version, Option<&[u8]>)>) -> Result<Snapshot>;
+
+    /// What came between two versions, `from` exclusive, `to` inclusive.
+    async fn changes(&self, from: &Snapshot, to: &Snapshot) -> Result<Changes>;
+
+    /// Fills in [`DataFile::times`] and [`DataFile::rows`] where the list did not have them and the files do, by reading
+    /// footers. Called for files soon to be read, a slice or a leak's width ahead. Files that cannot tell stay `Unknown`.
+    async fn look(&self, files: &mut [&mut DataFile]) -> Result<()>;
+}

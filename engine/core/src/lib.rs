@@ -1,0 +1,45 @@
+//! The words and seams of Watershed: what a fact's time is, what a slice reads, what an epoch commits, and the traits that
+//! sources, operators and sinks fulfil. No I/O happens here, and nothing here knows a file format or a query engine.
+//!
+//! ```text
+//!  History ──pin──▶ Snapshot ──slice::next_step──▶ Step ──▶ (fragment) ──▶ Operator ──▶ Sink ──▶ epoch
+//! ```
+//!
+//! Modules in the order in which a row meets them:
+//!
+//! * [`time`]: event times, intervals, grains.
+//! * [`history`]: a pinned snapshot as time partitions of files, and the [`history::History`] seam.
+//! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
+//! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
+//! * [`change`]: change batches, inserts or weighted.
+//! * [`operator`]: the seam of stateful operators.
+//! * [`sink`]: the seam of result tables: data files, prepared commits, commits.
+//! * [`epoch`]: manifests, and the pure decisions of recovery.
+//! * [`settings`]: every setting a user can give, in one table.
+//! * [`clock`]: the only door to wall time and randomness.
+//! * [`error`]: what went wrong, whose turn it is, and whether it may have happened.
+
+pub mod time;
+
+pub mod history;
+
+pub mod slice;
+
+pub mod scan;
+
+pub mod change;
+
+pub mod operator;
+
+pub mod sink;
+
+pub mod epoch;
+
+pub mod settings;
+
+pub mod clock;
+
+pub mod error;
+
+pub use error::{Error, Result};
+pub use time::EventTime;

@@ -1,0 +1,60 @@
+//! The seam of stateful operators: change batches in, change batches out, and told of each watermark.
+//!
+//! An operator instance is one *shard*: it owns the keys that hash to it and is driven by one task, so it needs no locks.
+//! Its state leaves in two ways only: emitted and forgotten when the watermark passes, or taken as a checkpoint.
+//!
+//! State is checkpointed in *chunks*: record batches of partial states that can be merged back in any order and on any
+//! shard. A chunk, once frozen, never changes; so a checkpoint writes only what is fresh and names what is kept.
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+
+use crate::change::ChangeBatch;
+use crate::error::Result;
+use crate::time::EventTime;
+
+/// Names a frozen chunk within one shard and one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChunkId(pub u64);
+
+/// A shard's whole state: chunks that an earlier checkpoint holds, and those frozen just now.
+#[derive(Debug, Default)]
+pub struct StateSnapshot {
+    pub kept: Vec<ChunkId>,
+    pub fresh: Vec<(ChunkId, RecordBatch)>,
+}
+
+/// How much a shard holds, for progress and for errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    pub windows: usize,
+    pub groups: usize,
+    pub bytes: usize,
+}
+
+/// One shard of a stateful operator.
+///
+/// Laws: the rows emitted up to a watermark do not depend on how the input was cut into batches, on their order within a
+/// step, or on checkpoints and restores in between; after `advance(w)` nothing that ends at or before `w` is held.
+pub trait Operator: Send {
+    /// Takes one batch of the fragment's output (partial states, for aggregates).
+    fn push(&mut self, input: ChangeBatch) -> Result<()>;
+
+    /// The step is over and the watermark stands at `watermark`: returns what became final and forgets it.
+    fn advance(&mut self, watermark: EventTime) -> Result<Vec<ChangeBatch>>;
+
+    /// Freezes the state. Calling it twice without input in between returns no fresh chunk the second time.
+    fn checkpoint(&mut self) -> Result<StateSnapshot>;
+
+    /// Takes back a chunk, possibly only the rows of it that belong to this shard. `id` is given when the chunk is whole
+    /// and may be kept by reference; without it, it counts as fresh at the next checkpoint.
+    fn restore(&mut self, id: Option<ChunkId>, chunk: RecordBatch) -> Result<()>;
+
+    /// The schema of state chunks; the first column is the window's start.
+    fn state_schema(&self) -> SchemaRef;
+
+    /// The end of the last window held, for `--final`.
+    fn last_end(&self) -> Option<EventTime>;
+
+    fn size(&self) -> StateSize;
+}

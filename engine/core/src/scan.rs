@@ -1,0 +1,82 @@
+//! What a fragment is bound to for one step, and where the rows go that it does not use.
+//!
+//! A fragment is planned once per job with a hole for each source; a step fills each hole with a [`ScanInput`]. Files that
+//! statistics prove clean are read as they are. Where a file may hold late or bad rows, the scan is *inspected*: it reads
+//! file name and row number too, hands rejected rows over, and lets the rest pass. So the usual case pays nothing, and
+//! no row is dropped without being listed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::history::{DataFile, Times};
+use crate::time::EventTime;
+
+/// A file to scan within a step, perhaps only the row groups whose first byte lies in a byte range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScanFile {
+    pub file: DataFile,
+    pub range: Option<(u64, u64)>,
+}
+
+/// What one source contributes to a step.
+#[derive(Clone, Debug, Default)]
+pub struct ScanInput {
+    pub files: Vec<ScanFile>,
+    /// Set when any of the files may hold rows that must be rejected.
+    pub inspect: Option<Inspect>,
+}
+
+/// By what an inspected scan tells rejected rows.
+#[derive(Clone, Debug)]
+pub struct Inspect {
+    /// The watermark before the step: a row is late when its window ends at or before it.
+    pub watermark: EventTime,
+    /// A row with a later event time is bad.
+    pub ahead: EventTime,
+    pub rejects: Arc<dyn Rejects>,
+}
+
+/// Takes rejected rows, from many tasks. The batch has the lowered job's `rejected` schema (see the plan crate): its first
+/// columns are [`REJECTED_COLUMNS`], then the columns that the query read.
+pub trait Rejects: Send + Sync + fmt::Debug {
+    fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()>;
+}
+
+/// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text.
+pub const REJECTED_COLUMNS: [&str; 6] = ["_source", "_file", "_row", "_event_time", "_watermark", "_reason"];
+
+/// Why a row was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its window was emitted before.
+    Late,
+    /// Its event time is NULL.
+    NoTime,
+    /// Its event time lies beyond now + `max_ahead`.
+    Ahead,
+}
+
+impl Reason {
+    /// As written to `_reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Late => "late",
+            Reason::NoTime => "no event time",
+            Reason::Ahead => "event time beyond max_ahead",
+        }
+    }
+}
+
+/// Whether statistics prove that no row of the file can be rejected. A window that holds a time at or after the watermark
+/// ends after it, so `min ≥ watermark` is enough for every window form.
+pub fn is_clean(file: &DataFile, watermark: EventTime, ahead: EventTime) -> bool {
+    match file.times {
+        Times::Unknown => false,
+        Times::Known { min, max, nulls } => nulls == 0 && min >= watermark && max <= ahead,
+    }
+}

@@ -1,0 +1,104 @@
+//! The seam of result tables: rows go into data files at once, become visible by one commit an epoch, and never twice.
+//!
+//! The order is fixed (design §6): data files, prepared commit, manifest, commit. A [`PreparedCommit`] is logical: it says
+//! which files the epoch adds; what it takes to make them visible is computed against the snapshot the commit is made on.
+
+use std::collections::BTreeMap;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// A data file that was written whole and waits to be committed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WrittenFile {
+    /// Path relative to the table's root.
+    pub path: String,
+    pub size: u64,
+    pub rows: u64,
+    /// Partition column to value, as Delta writes it.
+    pub values: BTreeMap<String, Option<String>>,
+    /// Delta statistics, JSON.
+    pub stats: String,
+}
+
+/// What one epoch adds to one table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreparedCommit {
+    pub files: Vec<WrittenFile>,
+}
+
+impl PreparedCommit {
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|f| f.rows).sum()
+    }
+}
+
+/// By what a table recognises an epoch's commit: application id `watershed/{incarnation}/{sink}`, version the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitIdentity {
+    pub application: String,
+    pub epoch: u64,
+    /// The last epoch of this application that reached the table, as our manifest knows it; `None` before the first.
+    pub after: Option<u64>,
+}
+
+/// How a commit ended. There is no third way: what is not known is found out by reading back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// This call made the epoch visible, as this table version.
+    Now { version: u64 },
+    /// The table had it already.
+    Before,
+}
+
+/// Takes the rows of one epoch.
+///
+/// Laws: nothing written is visible before the commit; dropping a writer leaves at most orphan files.
+#[async_trait]
+pub trait EpochWriter: Send + Sync {
+    /// Takes a batch of the sink's input schema. `lane` is the caller's shard: batches of one lane keep their order; lanes
+    /// may be written in parallel.
+    async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()>;
+
+    /// Closes every file; afterwards the commit can be prepared from anywhere.
+    async fn finish(self: Box<Self>) -> Result<PreparedCommit>;
+}
+
+/// A result table.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// The table's name in the job, the last part of the application id.
+    fn name(&self) -> &str;
+
+    /// Where the table lies, for messages.
+    fn location(&self) -> &str;
+
+    /// Starts an epoch's files.
+    fn writer(&self) -> Result<Box<dyn EpochWriter>>;
+
+    /// Makes a prepared commit visible, once, by the rules of design §6: on the very snapshot that is committed on, version
+    /// ≥ epoch means done, `after` means commit, anything else stops with an error that says why. `info` is recorded in
+    /// the commit (end positions and watermark).
+    async fn commit(
+        &self,
+        identity: &CommitIdentity,
+        prepared: &PreparedCommit,
+        info: &BTreeMap<String, serde_json::Value>,
+    ) -> Result<Committed>;
+
+    /// The last epoch of `application` that the table has, with its recorded info where it can still be read.
+    async fn last_committed(&self, application: &str) -> Result<Option<LastCommit>>;
+
+    /// Errors unless every prepared file is there with its size; asked before a redo.
+    async fn verify(&self, prepared: &PreparedCommit) -> Result<()>;
+}
+
+/// The newest commit of an application in a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastCommit {
+    pub epoch: u64,
+    pub info: BTreeMap<String, serde_json::Value>,
+}

@@ -1,0 +1,1 @@
+//! The pure decision which files the next step reads, and where the watermark then stands.
