@@ -154,7 +154,9 @@ pub fn decide_commit(epoch: u64, after: Option<u64>, found: Option<u64>) -> Comm
         (None, Some(a)) => CommitDecision::Stop(format!(
             "its transaction record is gone (epoch {a} was committed before): the table was recreated, restored or expired it"
         )),
-        (Some(f), Some(a)) => CommitDecision::Stop(format!("it stands at epoch {f}, but epoch {a} was committed before")),
+        (Some(f), Some(a)) => {
+            CommitDecision::Stop(format!("it stands at epoch {f}, but epoch {a} was committed before"))
+        }
         (Some(f), None) => CommitDecision::Stop(format!("it stands at epoch {f}, but this job committed none yet")),
     }
 }

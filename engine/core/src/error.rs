@@ -47,12 +47,7 @@ pub enum Error {
     Input(String),
 
     #[error("{what} {location}: {source}{}", match effect { Effect::None => "", Effect::Unknown => " (it may have taken effect)" })]
-    Storage {
-        what: String,
-        location: String,
-        effect: Effect,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Storage { what: String, location: String, effect: Effect, source: Box<dyn std::error::Error + Send + Sync> },
 
     #[error("another runner took over job {job}: {message}")]
     Fenced { job: String, message: String },

@@ -84,13 +84,22 @@ pub struct Snapshot {
     pub keepsake: Option<Vec<u8>>,
 }
 
-/// What happened to a history between two versions.
+/// What happened to a history between two versions. Intervals are those of the files' time partitions; `None` is NULL.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    /// Files with new facts.
-    pub added: Vec<DataFile>,
-    /// Facts that went away or were rewritten: version and path, for the error's text.
-    pub removed: Vec<(String, String)>,
+    /// Files with new facts. Such a file may since have been compacted away, and is still read by its own path.
+    pub added: Vec<(Option<Interval>, DataFile)>,
+    /// Facts that went away or were rewritten.
+    pub removed: Vec<Removed>,
+}
+
+/// Facts that went away: enough for the error's text, and to see whether they had been read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removed {
+    /// The version that removed them, as people call it.
+    pub version: String,
+    pub path: String,
+    pub interval: Option<Interval>,
 }
 
 /// The seam to a lake table that is read as history.

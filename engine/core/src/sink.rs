@@ -4,6 +4,7 @@
 //! which files the epoch adds; what it takes to make them visible is computed against the snapshot the commit is made on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -63,8 +64,8 @@ pub trait EpochWriter: Send + Sync {
     /// may be written in parallel.
     async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()>;
 
-    /// Closes every file; afterwards the commit can be prepared from anywhere.
-    async fn finish(self: Box<Self>) -> Result<PreparedCommit>;
+    /// Closes every file. Called once, after the last write has returned.
+    async fn finish(&self) -> Result<PreparedCommit>;
 }
 
 /// A result table.
@@ -77,7 +78,7 @@ pub trait Sink: Send + Sync {
     fn location(&self) -> &str;
 
     /// Starts an epoch's files.
-    fn writer(&self) -> Result<Box<dyn EpochWriter>>;
+    fn writer(&self) -> Result<Arc<dyn EpochWriter>>;
 
     /// Makes a prepared commit visible, once, by the rules of design §6: on the very snapshot that is committed on, version
     /// ≥ epoch means done, `after` means commit, anything else stops with an error that says why. `info` is recorded in

@@ -1,1 +1,15 @@
-//! placeholder
+//! Stateful and time-aware operators, one a file; DataFusion does the vectorised work inside them.
+//!
+//! * [`window_spec`]: which windows an aggregate has and what its columns are.
+//! * [`gate`]: keeps rows aside that must not be used: late ones, and ones without a usable time.
+//! * [`window_aggregate`]: merges partial aggregates into windows, emits each once when it is final, and forgets it.
+
+pub mod window_spec;
+
+pub mod gate;
+
+pub mod window_aggregate;
+
+pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
+pub use window_aggregate::{StateAccount, WindowAggregate};
+pub use window_spec::{WindowEnd, WindowSpec};

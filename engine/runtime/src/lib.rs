@@ -1,1 +1,76 @@
-//! placeholder
+//! Drives jobs: steps over history in lockstep, watermarks, epochs, checkpoints, recovery.
+//!
+//! ```text
+//!            sources ── decide the next step (core::slice) ──┐
+//!                                                            ▼
+//!   step k+1:                       fragment bound to files, already reading ahead
+//!   step k:    shard 0 ◀─ hash ─ fragment ─ hash ─▶ shard 1        merge, then on the watermark: emit
+//!                 │                                    │
+//!                 └──────────▶ epoch writer ◀──────────┘           data files
+//!                                   │
+//!   epoch:     prepared commit → state files → manifest N → commit of N (while N+1 is being computed)
+//! ```
+//!
+//! Modules in the order in which a run goes through them:
+//!
+//! * [`job`]: what a run is given.
+//! * [`sources`]: pinned histories, and the steps over them.
+//! * [`fragment`]: a step's files, bound and running.
+//! * [`shard`]: one shard's part of a step.
+//! * [`rejects`]: rows that were not used, kept until the step's end.
+//! * [`checkpoint`]: manifests and state files in the home.
+//! * [`recover`]: from the newest manifest back to a running job.
+//! * [`run`]: the loop.
+//! * [`progress`]: what a run tells while it goes.
+//!
+//! **Invariant:** results depend on nothing here but the order of steps: not on parallelism, batch sizes, epochs or restarts.
+
+pub mod job;
+
+pub(crate) mod sources;
+
+pub(crate) mod fragment;
+
+pub(crate) mod shard;
+
+pub(crate) mod rejects;
+
+pub mod checkpoint;
+
+pub(crate) mod recover;
+
+pub mod run;
+
+pub mod progress;
+
+pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage, Stop};
+pub use progress::{NoProgress, Progress, ProgressUpdate, Summary};
+pub use run::run;
+
+use datafusion::common::DataFusionError;
+use watershed_core::Error;
+
+/// What a failure inside DataFusion means to the user.
+pub(crate) fn in_engine(e: DataFusionError) -> Error {
+    match e {
+        DataFusionError::ResourcesExhausted(m) => Error::Resources(m),
+        DataFusionError::Execution(m) | DataFusionError::Plan(m) => Error::input(m),
+        DataFusionError::ArrowError(e, _) => Error::input(e.to_string()),
+        DataFusionError::ParquetError(e) => Error::input(format!("a Parquet file cannot be read: {e}")),
+        DataFusionError::ObjectStore(e) => Error::storage("reading", "a data file", e),
+        DataFusionError::Context(context, inner) => match in_engine(*inner) {
+            Error::Input(m) => Error::input(format!("{context}: {m}")),
+            other => other,
+        },
+        DataFusionError::Shared(inner) => match inner.as_ref() {
+            DataFusionError::ResourcesExhausted(m) => Error::Resources(m.clone()),
+            DataFusionError::Internal(m) => Error::bug(m.clone()),
+            other => Error::input(other.to_string()),
+        },
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(other) => Error::input(other.to_string()),
+        },
+        other => Error::bug(other.to_string()),
+    }
+}

@@ -1,0 +1,40 @@
+# What one does with this repository. Needs Rust, a C and C++ toolchain with cmake, and for tests and benchmarks Python 3.11.
+
+# One folder for everything built, outside the checkout, so that fresh checkouts build only what changed.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/watershed/target
+export WATERSHED ?= $(CARGO_TARGET_DIR)/release/watershed
+
+# How often `make chaos` kills a job or its store.
+CHAOS ?= 2000
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo clean-demo test fmt lint bench chaos
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the watershed binary (the first build takes half an hour on two cores)
+	cargo build --release --bin watershed
+
+demo: build ## Stream half a year of real flights out of a lake table (FULL=1: all three million)
+	examples/flights/demo.sh
+
+clean-demo: ## Remove what the demo wrote
+	rm -rf .demo
+
+test: lint ## Check formatting and lints, and run every test
+	WATERSHED_PYTHON="$$(tools/python.sh)" cargo test --release --workspace
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check formatting and lints
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- --deny warnings
+
+chaos: ## Kill jobs and fail stores CHAOS times (2000), and look for anything lost or done twice
+	WATERSHED_CHAOS=$(CHAOS) cargo test --release --package watershed chaos -- --nocapture
+
+bench: ## Measure against DataFusion, DuckDB and Spark (ARGS='--help' for choices)
+	cargo build --release --workspace --bins
+	"$$(tools/python.sh)" benchmarks/run.py $(ARGS)

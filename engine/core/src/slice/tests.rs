@@ -1,0 +1,208 @@
+//! Slices and watermarks over invented histories: hand-made cases, and laws over random ones.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::Version;
+use crate::time::Interval;
+
+const H: i64 = Span::HOUR.0;
+
+fn file(path: &str, times: Times) -> DataFile {
+    DataFile { path: path.into(), size: 1, rows: Some(1), values: vec![], times }
+}
+
+/// Partitions as (start hour, end hour, hours of each file's earliest row).
+fn snapshot(partitions: &[(i64, i64, &[i64])]) -> Snapshot {
+    let partitions = partitions.iter().map(|(start, end, mins)| TimePartition {
+        interval: Interval { start: EventTime(start * H), end: EventTime(end * H) },
+        files: mins
+            .iter()
+            .enumerate()
+            .map(|(i, m)| {
+                let times = Times::Known { min: EventTime(m * H), max: EventTime(end * H - 1), nulls: 0 };
+                file(&format!("{start}/{i}"), times)
+            })
+            .collect(),
+    });
+    Snapshot {
+        version: Version::Listing { digest: "x".into() },
+        partitions: partitions.collect(),
+        timeless: vec![],
+        keepsake: None,
+    }
+}
+
+fn standing<'a>(snapshot: &'a Snapshot, position: &'a Position) -> Standing<'a> {
+    Standing {
+        snapshot,
+        position,
+        closed: snapshot.partitions.len(),
+        bounded: false,
+        delay: Span(0),
+        max_leak: Span(24 * H),
+    }
+}
+
+fn at(hours: i64) -> Position {
+    Position { boundary: EventTime(hours * H), ..Position::default() }
+}
+
+/// Runs to the end; returns (boundary, files of each source, watermark) of each step, times in hours.
+fn run(
+    snapshots: &[Snapshot],
+    rules: &Rules,
+    adjust: impl Fn(usize, &mut Standing<'_>),
+) -> Vec<(i64, Vec<usize>, i64)> {
+    let mut positions = vec![Position::default(); snapshots.len()];
+    let (mut watermark, mut steps) = (EventTime::MIN, vec![]);
+    loop {
+        let mut standings: Vec<_> = snapshots.iter().zip(&positions).map(|(s, p)| standing(s, p)).collect();
+        standings.iter_mut().enumerate().for_each(|(i, s)| adjust(i, s));
+        let Some(slice) = next_slice(&standings, rules) else { return steps };
+        watermark = watermark_after(&standings, rules, slice.boundary, watermark);
+        steps.push((slice.boundary.0 / H, slice.reads.iter().map(Vec::len).collect(), watermark.0 / H));
+        for p in &mut positions {
+            p.boundary = slice.boundary.max(p.boundary);
+        }
+    }
+}
+
+#[test]
+fn one_source_reads_partition_by_partition() {
+    let days = snapshot(&[(0, 24, &[0]), (24, 48, &[25, 26]), (72, 96, &[72])]);
+    // The hole between 48 and 72 only moves the boundary; the watermark goes to the next rows' start.
+    assert_eq!(run(&[days], &Rules::default(), |_, _| {}), [(24, vec![1], 24), (48, vec![2], 72), (96, vec![1], 96)]);
+}
+
+#[test]
+fn leaked_rows_hold_the_watermark_but_no_longer_than_max_leak() {
+    let leaking = snapshot(&[(0, 24, &[0]), (24, 48, &[24, 22]), (48, 72, &[-9999])]);
+    let steps = run(&[leaking], &Rules::default(), |_, s| s.max_leak = Span(10 * H));
+    assert_eq!(steps, [(24, vec![1], 22), (48, vec![2], 38), (72, vec![1], 72)]);
+}
+
+#[test]
+fn unknown_statistics_promise_the_partition_start() {
+    let mut days = snapshot(&[(0, 24, &[0]), (24, 48, &[20])]);
+    days.partitions[1].files[0].times = Times::Unknown;
+    assert_eq!(run(&[days], &Rules::default(), |_, _| {})[0].2, 24);
+}
+
+#[test]
+fn sources_of_different_grain_go_in_lockstep() {
+    let day = snapshot(&[(0, 24, &[0])]);
+    let hours = snapshot(&[(0, 1, &[0]), (1, 2, &[1]), (23, 24, &[23])]);
+    let steps = run(&[day, hours], &Rules::default(), |_, _| {});
+    assert_eq!(steps, [(1, vec![1, 1], 1), (2, vec![0, 1], 23), (24, vec![0, 1], 24)]);
+}
+
+#[test]
+fn a_shorter_source_stops_the_run_unless_bounded_or_final() {
+    let (long, short) = (snapshot(&[(0, 24, &[0]), (24, 48, &[24])]), snapshot(&[(0, 24, &[0])]));
+    let both = [long, short];
+    assert_eq!(run(&both, &Rules::default(), |_, _| {}), [(24, vec![1, 1], 24)]);
+    assert_eq!(run(&both, &Rules::default(), |i, s| s.bounded = i == 1), [(24, vec![1, 1], 24), (48, vec![1, 0], 48)]);
+    let last = run(&both, &Rules { to_the_end: true, ..Rules::default() }, |_, _| {});
+    assert_eq!(last[1].0, 48);
+    assert_eq!(last[1].2, EventTime::MAX.0 / H);
+}
+
+#[test]
+fn open_partitions_wait_until_closed_or_final() {
+    let days = || [snapshot(&[(0, 24, &[0]), (24, 48, &[24])])];
+    assert_eq!(run(&days(), &Rules::default(), |_, s| s.closed = 1), [(24, vec![1], 24)]);
+    let last = Rules { to_the_end: true, ..Rules::default() };
+    assert_eq!(run(&days(), &last, |_, s| s.closed = 1).len(), 2);
+}
+
+#[test]
+fn closed_is_judged_by_successors_and_grace() {
+    let days = snapshot(&[(0, 24, &[0]), (24, 48, &[24]), (1000, 1024, &[1000])]).partitions;
+    let closed = |now: i64| closed_partitions(&days, EventTime(now * H), Span(H), Span(24 * H));
+    assert_eq!(closed(30), 1, "the second is running, the third lies in the future and closes nothing");
+    assert_eq!(closed(48), 1, "the grace has not passed");
+    assert_eq!(closed(49), 2);
+    assert_eq!(closed(990), 2);
+    assert_eq!(closed(1025), 3);
+}
+
+#[test]
+fn slices_join_small_partitions() {
+    let hours: Vec<(i64, i64, &[i64])> = (0..10).map(|h| (h, h + 1, &[] as &[i64])).collect();
+    let steps = run(&[snapshot(&hours)], &Rules { slice: Some(Span(4 * H)), ..Rules::default() }, |_, _| {});
+    assert_eq!(steps.iter().map(|s| s.0).collect::<Vec<_>>(), [4, 8, 10]);
+}
+
+#[test]
+fn pending_and_timeless_files_are_read_once() {
+    let mut days = snapshot(&[(0, 24, &[0]), (24, 48, &[24])]);
+    days.timeless.push(file("null", Times::Unknown));
+    let mut position = at(24);
+    position.pending.push(file("late", Times::Unknown));
+    let slice = next_slice(&[standing(&days, &position)], &Rules::default()).unwrap();
+    assert_eq!(slice.reads[0].iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["null", "late", "24/0"]);
+    let mut only_pending = at(48);
+    only_pending.timeless_read = true;
+    assert_eq!(next_slice(&[standing(&days, &only_pending)], &Rules::default()), None);
+    only_pending.pending.push(file("late", Times::Unknown));
+    let slice = next_slice(&[standing(&days, &only_pending)], &Rules::default()).unwrap();
+    assert_eq!((slice.boundary, slice.reads[0].len()), (EventTime(48 * H), 1));
+}
+
+#[test]
+fn the_watermark_ends_at_to_and_delay_is_kept() {
+    let days = snapshot(&[(0, 24, &[0]), (24, 48, &[24])]);
+    let position = Position::default();
+    let mut source = standing(&days, &position);
+    source.delay = Span(2 * H);
+    let rules = Rules { to: Some(EventTime(10 * H)), ..Rules::default() };
+    assert_eq!(watermark_after(&[source], &rules, EventTime(24 * H), EventTime::MIN), EventTime(10 * H));
+    assert_eq!(watermark_after(&[source], &Rules::default(), EventTime(24 * H), EventTime::MIN), EventTime(22 * H));
+}
+
+proptest! {
+    /// Every file is read once, the watermark never falls, and within `max_leak` no row read later is below it.
+    #[test]
+    fn laws(
+        shapes in prop::collection::vec(
+            (1..=6i64, prop::collection::vec((0..3i64, prop::collection::vec(-5..5i64, 0..3)), 1..8)), 1..4),
+        leak in 0..8i64,
+        width in prop::option::of(1..20i64),
+    ) {
+        let snapshots: Vec<Snapshot> = shapes.iter().map(|(grain, parts)| {
+            let mut start = 0;
+            let parts: Vec<(i64, i64, Vec<i64>)> = parts.iter().map(|(gap, mins)| {
+                start += gap * grain;
+                let p = (start, start + grain, mins.iter().map(|m| start + m).collect());
+                start += grain;
+                p
+            }).collect();
+            snapshot(&parts.iter().map(|(a, b, m)| (*a, *b, m.as_slice())).collect::<Vec<_>>())
+        }).collect();
+        let rules = Rules { slice: width.map(|w| Span(w * H)), to_the_end: true, ..Rules::default() };
+        let max_leak = Span(leak * H);
+        let mut positions = vec![Position::default(); snapshots.len()];
+        let (mut watermark, mut seen) = (EventTime::MIN, std::collections::BTreeSet::new());
+        loop {
+            let standings: Vec<_> = snapshots.iter().zip(&positions)
+                .map(|(s, p)| Standing { max_leak, ..standing(s, p) }).collect();
+            let Some(slice) = next_slice(&standings, &rules) else { break };
+            for (source, files) in slice.reads.iter().enumerate() {
+                for f in files {
+                    prop_assert!(seen.insert((source, f.path.clone())), "{} twice", f.path);
+                    let Times::Known { min, .. } = f.times else { unreachable!() };
+                    let start = EventTime(f.path.split('/').next().unwrap().parse::<i64>().unwrap() * H);
+                    prop_assert!(min >= watermark || min < start.minus(max_leak), "{f:?} below {watermark}");
+                }
+            }
+            let next = watermark_after(&standings, &rules, slice.boundary, watermark);
+            prop_assert!(next >= watermark);
+            watermark = next;
+            for p in &mut positions { p.boundary = slice.boundary.max(p.boundary); }
+        }
+        let all: usize = snapshots.iter().flat_map(|s| &s.partitions).map(|p| p.files.len()).sum();
+        prop_assert_eq!(seen.len(), all);
+        prop_assert_eq!(watermark, EventTime::MAX);
+    }
+}

@@ -1,0 +1,126 @@
+//! A step's files, bound to the fragment and already running.
+//!
+//! Reading starts when a step is bound, not when its shards get to it: each output partition is pumped by a task of its own into
+//! a short buffer. So while the shards merge, evaluate and write step k, the cores that they leave idle scan step k+1.
+
+use std::sync::Arc;
+
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::common::spawn_buffered;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use watershed_core::history::DataFile;
+use watershed_core::scan::{Inspect, ScanFile, ScanInput};
+use watershed_core::{Error, Result};
+
+use crate::in_engine;
+use crate::job::Graph;
+use crate::rejects::Collector;
+use crate::sources::Step;
+
+/// Batches buffered for a shard that is not there yet.
+const BUFFER: usize = 4;
+
+/// Pieces a worker should find in a slice, so that none is left alone with the last one.
+const PIECES: u64 = 4;
+
+/// Smallest piece of a file worth a request of its own, in bytes.
+const MIN_PIECE: u64 = 1 << 20;
+
+/// A step whose fragment runs.
+pub(crate) struct Running {
+    pub(crate) step: Step,
+    /// One for each shard.
+    pub(crate) streams: Vec<SendableRecordBatchStream>,
+    pub(crate) rejects: Arc<Collector>,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+impl Running {
+    /// Binds the step's files and starts to read.
+    pub(crate) fn start(graph: &Graph, step: Step, tasks: &Arc<TaskContext>) -> Result<Self> {
+        let rejects = Arc::new(Collector::default());
+        let inputs: Vec<ScanInput> = graph.holes.iter().map(|i| scan(graph, &step, *i, &rejects)).collect();
+        let plan = graph.fragment.bind(&inputs)?;
+        let partitions = plan.output_partitioning().partition_count();
+        if partitions != graph.parallelism {
+            return Err(Error::bug(format!("a fragment has {partitions} partitions, not {}", graph.parallelism)));
+        }
+        let streams = (0..partitions).map(|p| {
+            let stream = plan.execute(p, Arc::clone(tasks)).map_err(in_engine)?;
+            Ok(spawn_buffered(stream, BUFFER))
+        });
+        Ok(Running { streams: streams.collect::<Result<_>>()?, step, rejects, plan })
+    }
+
+    /// Rows that the scans let through, and bytes they fetched; asked once the streams have ended.
+    pub(crate) fn scanned(plan: &Arc<dyn ExecutionPlan>) -> (u64, u64) {
+        let own = match plan.downcast_ref::<DataSourceExec>().and_then(|s| s.metrics()) {
+            Some(metrics) => {
+                let bytes = metrics.sum_by_name("bytes_scanned").map_or(0, |v| v.as_usize());
+                (metrics.output_rows().unwrap_or(0) as u64, bytes as u64)
+            }
+            None => (0, 0),
+        };
+        plan.children().into_iter().map(Running::scanned).fold(own, |a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    pub(crate) fn plan(&self) -> Arc<dyn ExecutionPlan> {
+        Arc::clone(&self.plan)
+    }
+}
+
+fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> ScanInput {
+    let files = &step.reads[input];
+    let inspect = (graph.stage.is_some() && step.suspect[input]).then(|| Inspect {
+        watermark: step.before,
+        ahead: step.ahead,
+        rejects: Arc::clone(rejects) as _,
+    });
+    ScanInput { files: pieces(files, graph.parallelism as u64), inspect }
+}
+
+/// Cuts files into byte ranges, so that all workers find about the same to do; a range stands for the row groups whose
+/// first byte lies in it.
+fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
+    let total: u64 = files.iter().map(|f| f.size).sum();
+    let piece = total.div_ceil(PIECES * workers.max(1)).max(MIN_PIECE);
+    let mut out = vec![];
+    for file in files {
+        let count = file.size.div_ceil(piece).max(1);
+        let width = file.size.div_ceil(count);
+        if count == 1 {
+            out.push(ScanFile { file: file.clone(), range: None });
+            continue;
+        }
+        for i in 0..count {
+            let range = (i * width, ((i + 1) * width).min(file.size));
+            out.push(ScanFile { file: file.clone(), range: Some(range) });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use watershed_core::history::Times;
+
+    use super::*;
+
+    #[test]
+    fn pieces_cover_each_byte_once() {
+        let file =
+            |path: &str, size| DataFile { path: path.into(), size, rows: None, values: vec![], times: Times::Unknown };
+        let files = [file("a", 10 << 20), file("b", 3), file("c", 7_654_321)];
+        let pieces = pieces(&files, 2);
+        assert!(pieces.len() > 6, "{pieces:?}");
+        for f in &files {
+            let ranges = pieces.iter().filter(|p| p.file.path == f.path).map(|p| p.range.unwrap_or((0, f.size)));
+            let end = ranges.fold(0, |at, (from, to)| {
+                assert_eq!(at, from);
+                to
+            });
+            assert_eq!(end, f.size);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a run is given: a job, ready to go, and the world it runs in.
+//!
+//! The runtime knows no SQL and no table format. It is handed a graph of DataFusion plans with holes, operators and sinks
+//! behind the seams of `core`; whoever assembles a job (the `watershed` crate) knows both sides.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use uuid::Uuid;
+use watershed_core::Result;
+use watershed_core::clock::Clock;
+use watershed_core::history::History;
+use watershed_core::operator::Operator;
+use watershed_core::scan::ScanInput;
+use watershed_core::settings::Settings;
+use watershed_core::sink::Sink;
+use watershed_core::time::Span;
+
+use crate::progress::Progress;
+
+/// One view being kept up, or one INSERT.
+pub struct Job {
+    /// Unique in the home; also the folder of its checkpoints.
+    pub name: String,
+    /// Fresh each time the job is built anew; checkpoints and commits of another are not taken for ours.
+    pub incarnation: Uuid,
+    pub graph: Graph,
+    /// The sources, each once.
+    pub inputs: Vec<Input>,
+    pub sink: Arc<dyn Sink>,
+    /// Takes late and bad rows.
+    pub rejects: Arc<dyn Sink>,
+    pub settings: Settings,
+    pub goal: Goal,
+}
+
+/// How far a run goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Goal {
+    /// Read open partitions too, close every window, and end the job for good.
+    pub to_the_end: bool,
+}
+
+/// A source of the job.
+pub struct Input {
+    pub name: String,
+    pub history: Arc<dyn History>,
+    /// The declared delay of its watermark.
+    pub delay: Span,
+    /// When it ends it leaves the watermark's minimum.
+    pub bounded: bool,
+    /// How far into later partitions its rows may leak and are waited for.
+    pub max_leak: Span,
+}
+
+/// What is done with the rows.
+pub struct Graph {
+    pub fragment: Arc<dyn Fragment>,
+    /// For each hole of the fragment, the index of the input that fills it.
+    pub holes: Vec<usize>,
+    /// `None`: stateless, the fragment's rows are the result.
+    pub stage: Option<Stage>,
+    /// Output partitions of the fragment, and shards.
+    pub parallelism: usize,
+}
+
+/// A stateful stage: the fragment's output partition `i` goes to the operator's shard `i`.
+pub struct Stage {
+    pub operator: Arc<dyn Fn(usize) -> Box<dyn Operator> + Send + Sync>,
+    pub finish: Arc<dyn Finish>,
+    /// The columns of state chunks by which the fragment hashes rows to shards.
+    pub keys: usize,
+}
+
+/// A plan made once per job, with a hole for each source.
+pub trait Fragment: Send + Sync {
+    /// Fills the holes for one step. The plan has [`Graph::parallelism`] output partitions and runs once.
+    fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// A plan made once per job, over what the operator emits: filters on aggregates, expressions, the result's columns.
+pub trait Finish: Send + Sync {
+    /// Fills the hole; the plan has one output partition and runs once.
+    fn bind(&self, rows: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// The world a job runs in.
+#[derive(Clone)]
+pub struct Context {
+    pub clock: Arc<dyn Clock>,
+    /// Holds checkpoints; the job's folder is made under [`Context::home_path`].
+    pub home: Arc<dyn ObjectStore>,
+    pub home_path: Path,
+    pub tasks: Arc<TaskContext>,
+    pub progress: Arc<dyn Progress>,
+    pub stop: Stop,
+}
+
+/// Asks a run to end at the next safe point.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! From the newest manifest back to a running job.
+//!
+//! First the epoch in doubt is made visible, if it is not yet: every sink is asked to commit what the manifest prepared, and
+//! decides on its own snapshot whether it has it. Then the state is read back, by reference where the number of shards is
+//! the same, else hashed to the new shards as the fragment hashes rows.
+//!
+//! If the newest manifest cannot be read, the one before is gone back to and *replayed* to exactly the positions that the
+//! result table's own commit recorded; what a table already has is then discarded.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::metrics::Time;
+use datafusion::physical_plan::repartition::BatchPartitioner;
+use serde_json::Value;
+use watershed_core::epoch::{ChunkRef, Manifest, Position};
+use watershed_core::operator::{ChunkId, Operator};
+use watershed_core::sink::{CommitIdentity, Sink};
+use watershed_core::{Error, EventTime, Result};
+
+use crate::checkpoint::{Checkpoints, Newest};
+use crate::in_engine;
+use crate::job::{Job, Stage};
+
+/// Keys of a commit's info.
+pub(crate) const EPOCH: &str = "watershed.epoch";
+pub(crate) const WATERMARK: &str = "watershed.watermark";
+pub(crate) const POSITIONS: &str = "watershed.positions";
+
+/// What a run starts from.
+pub(crate) struct Start {
+    /// The manifest gone on from.
+    pub(crate) manifest: Option<Manifest>,
+    /// The highest number in use.
+    pub(crate) epoch: u64,
+    /// The last epoch that each sink has.
+    pub(crate) committed: BTreeMap<String, Option<u64>>,
+    pub(crate) replay: Option<Replay>,
+}
+
+/// Steps to be done again because the manifest after them was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    pub(crate) positions: BTreeMap<String, Position>,
+    pub(crate) watermark: EventTime,
+    /// Sinks that have the output of these steps.
+    pub(crate) discard: Vec<String>,
+}
+
+/// Finds the manifest to go on from and settles the epoch in doubt.
+pub(crate) async fn start(job: &Job, checkpoints: &Checkpoints) -> Result<Start> {
+    let sinks = [&job.sink, &job.rejects];
+    match checkpoints.newest().await? {
+        Newest::None => {
+            let committed = sinks.iter().map(|s| (s.name().to_string(), None)).collect();
+            Ok(Start { manifest: None, epoch: 0, committed, replay: None })
+        }
+        Newest::Manifest(manifest) => {
+            let mut committed = BTreeMap::new();
+            for sink in sinks {
+                committed.insert(sink.name().to_string(), settle(job, sink.as_ref(), &manifest).await?);
+            }
+            Ok(Start { epoch: manifest.epoch, manifest: Some(*manifest), committed, replay: None })
+        }
+        Newest::Unreadable { epoch, why } => replay_of(job, checkpoints, epoch, &why).await,
+    }
+}
+
+/// The identity under which a job's sink commits.
+pub(crate) fn identity(job: &Job, sink: &dyn Sink, epoch: u64, after: Option<u64>) -> CommitIdentity {
+    CommitIdentity { application: application(job, sink), epoch, after }
+}
+
+fn application(job: &Job, sink: &dyn Sink) -> String {
+    format!("watershed/{}/{}", job.incarnation, sink.name())
+}
+
+/// What a commit records beside its files.
+pub(crate) fn info(manifest: &Manifest) -> Result<BTreeMap<String, Value>> {
+    let positions = serde_json::to_value(&manifest.positions).map_err(|e| Error::bug(e.to_string()))?;
+    Ok(BTreeMap::from([
+        (EPOCH.to_string(), Value::from(manifest.epoch)),
+        (WATERMARK.to_string(), Value::from(manifest.watermark.0)),
+        (POSITIONS.to_string(), positions),
+    ]))
+}
+
+/// Makes the manifest's epoch visible in one sink, unless it is or there is nothing to see. Returns the sink's last epoch.
+async fn settle(job: &Job, sink: &dyn Sink, manifest: &Manifest) -> Result<Option<u64>> {
+    let Some(mine) = manifest.sinks.get(sink.name()) else { return Ok(None) };
+    if mine.prepared.files.is_empty() {
+        return Ok(mine.committed);
+    }
+    let identity = identity(job, sink, manifest.epoch, mine.committed);
+    let last = sink.last_committed(&identity.application).await?;
+    if last.is_none_or(|l| l.epoch < manifest.epoch) {
+        sink.verify(&mine.prepared).await?;
+        sink.commit(&identity, &mine.prepared, &info(manifest)?).await?;
+    }
+    Ok(Some(manifest.epoch))
+}
+
+async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -> Result<Start> {
+    let rebuild = "to compute the view anew, use CREATE OR REPLACE";
+    let before = checkpoints.epochs().await?.into_iter().rev().find(|e| *e < lost);
+    let Some(manifest) = (match before {
+        Some(epoch) => checkpoints.read(epoch).await?,
+        None => None,
+    }) else {
+        return Err(Error::stopped(format!("{why}, and there is no earlier one to go back to; {rebuild}")));
+    };
+    let mut committed = BTreeMap::new();
+    let mut replay: Option<Replay> = None;
+    for sink in [&job.sink, &job.rejects] {
+        // Manifest N is only written once every sink has N-1.
+        let prepared = manifest.sinks.get(sink.name()).is_some_and(|s| !s.prepared.files.is_empty());
+        let known = manifest.sinks.get(sink.name()).and_then(|s| s.committed);
+        let known = if prepared { Some(manifest.epoch) } else { known };
+        let last = sink.last_committed(&application(job, sink.as_ref())).await?;
+        let has_lost = last.as_ref().is_some_and(|l| l.epoch >= lost);
+        if let Some(last) = last.filter(|_| has_lost) {
+            let target = replay.get_or_insert(recorded(&last.info, sink.location(), rebuild)?);
+            target.discard.push(sink.name().to_string());
+        }
+        committed.insert(sink.name().to_string(), if has_lost { Some(lost) } else { known });
+    }
+    tracing::warn!(job = job.name, lost, "{why}; going back to checkpoint {}", manifest.epoch);
+    Ok(Start { epoch: lost, manifest: Some(manifest), committed, replay })
+}
+
+/// The positions and watermark that a commit recorded.
+fn recorded(info: &BTreeMap<String, Value>, location: &str, rebuild: &str) -> Result<Replay> {
+    let unusable = || {
+        Error::stopped(format!("the newest checkpoint is lost and {location} does not say where it stood; {rebuild}"))
+    };
+    let positions = info.get(POSITIONS).cloned().ok_or_else(unusable)?;
+    let positions = serde_json::from_value(positions).map_err(|_| unusable())?;
+    let watermark = info.get(WATERMARK).and_then(Value::as_i64).ok_or_else(unusable)?;
+    Ok(Replay { positions, watermark: EventTime(watermark), discard: vec![] })
+}
+
+/// Gives the manifest's state back to the shards; returns where each chunk lies that is kept by reference.
+pub(crate) async fn restore(
+    manifest: &Manifest,
+    stage: &Stage,
+    operators: &mut [Box<dyn Operator>],
+    checkpoints: &Checkpoints,
+) -> Result<HashMap<(usize, ChunkId), ChunkRef>> {
+    let mut held = HashMap::new();
+    let mut files: BTreeMap<&str, Vec<&ChunkRef>> = BTreeMap::new();
+    for chunk in &manifest.state {
+        files.entry(&chunk.file).or_default().push(chunk);
+    }
+    let mut next = vec![0u64; operators.len()];
+    for (file, chunks) in files {
+        let batches = checkpoints.read_state(file).await?;
+        for chunk in chunks {
+            let missing = || Error::stopped(format!("state file {file} has no batch {}", chunk.batch));
+            let states = batches.get(chunk.batch).cloned().ok_or_else(missing)?;
+            if manifest.shards == operators.len() {
+                let id = ChunkId(next[chunk.shard]);
+                next[chunk.shard] += 1;
+                operators[chunk.shard].restore(Some(id), states)?;
+                held.insert((chunk.shard, id), chunk.clone());
+            } else {
+                for (shard, part) in reshard(states, stage.keys, operators.len())? {
+                    operators[shard].restore(None, part)?;
+                }
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Hashes the rows of a chunk to shards exactly as the fragment's repartitioning does.
+fn reshard(states: RecordBatch, keys: usize, shards: usize) -> Result<Vec<(usize, RecordBatch)>> {
+    let schema = states.schema();
+    let keys = schema.fields().iter().take(keys).enumerate();
+    let keys = keys.map(|(i, f)| Arc::new(Column::new(f.name(), i)) as Arc<dyn PhysicalExpr>).collect();
+    let mut partitioner = BatchPartitioner::new_hash_partitioner(keys, shards, Time::new()).map_err(in_engine)?;
+    let mut parts = vec![];
+    let collect = |shard, part: RecordBatch| {
+        parts.push((shard, part));
+        Ok(())
+    };
+    partitioner.partition(states, collect).map_err(in_engine)?;
+    Ok(parts)
+}

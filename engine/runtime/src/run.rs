@@ -1,0 +1,462 @@
+//! The loop: steps, and after some of them the end of an epoch.
+//!
+//! One step is worked on while the next is read ahead; at most two are in flight, so memory does not grow with the
+//! history. When the commit interval has passed, the step in hand ends the epoch: its shards freeze their state, its data
+//! files are closed, the manifest is written, and the commit goes its way while the next epoch is being computed.
+//!
+//! **Invariant:** manifest N+1 is created only after every sink has epoch N, and a commit of N begins only after manifest N.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+use watershed_core::epoch::{ChunkRef, Counts, FORMAT, Manifest, Position, SinkEpoch};
+use watershed_core::operator::{ChunkId, Operator, StateSize};
+use watershed_core::sink::{EpochWriter, PreparedCommit};
+use watershed_core::{Error, EventTime, Result};
+
+use crate::checkpoint::Checkpoints;
+use crate::fragment::Running;
+use crate::job::{Context, Job};
+use crate::progress::{ProgressUpdate, Summary};
+use crate::recover::{self, Replay};
+use crate::rejects::Kept;
+use crate::shard::{Report, Shard};
+use crate::sources::{Sources, Step};
+
+/// Epochs between clean-ups of old checkpoints.
+const CLEAN_EVERY: u64 = 8;
+
+/// Runs a job as far as its histories and its goal go. Safe to call again after any failure.
+pub async fn run(job: Job, context: &Context) -> Result<Summary> {
+    let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
+    let start = recover::start(&job, &checkpoints).await?;
+    let mut job = job;
+    let manifest = start.manifest.as_ref();
+    if manifest.is_some_and(|m| m.ended) {
+        return Err(Error::stopped(format!(
+            "job {} was ended by --final and its last windows are closed; build it anew with CREATE OR REPLACE to go on",
+            job.name
+        )));
+    }
+    let no_positions = BTreeMap::new();
+    let sources = Sources::open(
+        std::mem::take(&mut job.inputs),
+        manifest.map_or(&no_positions, |m| &m.positions),
+        manifest.map_or(EventTime::MIN, |m| m.watermark),
+        manifest.is_some_and(|m| !m.state.is_empty()),
+        &job.settings,
+        job.goal,
+        context.clock.now(),
+        &checkpoints,
+        start.replay.as_ref(),
+    )
+    .await?;
+    let mut operators: Vec<_> = match &job.graph.stage {
+        Some(stage) => (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect(),
+        None => vec![],
+    };
+    let held = match (manifest, &job.graph.stage) {
+        (Some(manifest), Some(stage)) => recover::restore(manifest, stage, &mut operators, &checkpoints).await?,
+        _ => HashMap::new(),
+    };
+    let runner = Runner {
+        shards: shards(&job, operators, context),
+        writers: Writers::start(&job)?,
+        attempt: context.clock.id(),
+        epoch: start.epoch,
+        watermark: manifest.map_or(EventTime::MIN, |m| m.watermark),
+        positions: manifest.map(|m| m.positions.clone()).unwrap_or_default(),
+        before: manifest.map(|m| m.counts).unwrap_or_default(),
+        run: Counts::default(),
+        committed: start.committed,
+        state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
+        held,
+        replay: start.replay,
+        committing: None,
+        steps_in_epoch: 0,
+        epoch_began: context.clock.elapsed(),
+        began: context.clock.elapsed(),
+        bytes_done: 0,
+        bytes_total: sources.bytes_left(),
+        job: Arc::new(job),
+        checkpoints,
+        context: context.clone(),
+    };
+    runner.drive(sources).await
+}
+
+fn shards(job: &Job, operators: Vec<Box<dyn Operator>>, context: &Context) -> Vec<Shard> {
+    let mut operators = operators.into_iter();
+    let stateful = |o: Box<dyn Operator>| job.graph.stage.as_ref().map(|s| (o, Arc::clone(&s.finish)));
+    let shard =
+        |index| Shard { index, stateful: operators.next().and_then(stateful), tasks: Arc::clone(&context.tasks) };
+    (0..job.graph.parallelism).map(shard).collect()
+}
+
+struct Runner {
+    job: Arc<Job>,
+    context: Context,
+    checkpoints: Checkpoints,
+    attempt: Uuid,
+    shards: Vec<Shard>,
+    writers: Writers,
+    /// The highest manifest number in use.
+    epoch: u64,
+    watermark: EventTime,
+    positions: BTreeMap<String, Position>,
+    /// Counts of earlier runs, and of this one.
+    before: Counts,
+    run: Counts,
+    /// The last epoch that each sink has, or is about to have by the commit under way.
+    committed: BTreeMap<String, Option<u64>>,
+    /// The chunks of the newest manifest, and where each chunk that a shard keeps lies.
+    state: Vec<ChunkRef>,
+    held: HashMap<(usize, ChunkId), ChunkRef>,
+    replay: Option<Replay>,
+    committing: Option<JoinHandle<Result<()>>>,
+    steps_in_epoch: u64,
+    epoch_began: Duration,
+    began: Duration,
+    /// Bytes of the files of finished steps, and of all that this run will read.
+    bytes_done: u64,
+    bytes_total: u64,
+}
+
+/// The files of the epoch in hand.
+struct Writers {
+    main: Arc<dyn EpochWriter>,
+    rejects: Arc<dyn EpochWriter>,
+}
+
+impl Writers {
+    fn start(job: &Job) -> Result<Self> {
+        Ok(Writers { main: job.sink.writer()?, rejects: job.rejects.writer()? })
+    }
+}
+
+impl Runner {
+    async fn drive(mut self, mut sources: Sources) -> Result<Summary> {
+        let mut ahead = None;
+        let mut stopped = false;
+        let mut claimed = false;
+        loop {
+            if self.context.stop.requested() {
+                stopped = true;
+                break;
+            }
+            let Some(current) = (match ahead.take() {
+                Some(running) => Some(running),
+                None => self.read_ahead(&mut sources).await?,
+            }) else {
+                break;
+            };
+            if !claimed {
+                self.claim().await?;
+                claimed = true;
+            }
+            self.throttle().await;
+            let (step, plan, rejects) = (current.step.clone(), current.plan(), Arc::clone(&current.rejects));
+            let work = self.dispatch(current);
+            if !self.context.stop.requested() {
+                ahead = self.read_ahead(&mut sources).await?;
+            }
+            self.gather(work, &step).await?;
+            let (rows, bytes) = Running::scanned(&plan);
+            self.run.rows += rows;
+            self.run.bytes += bytes;
+            self.reject(rejects.drain()).await?;
+            self.account(&step);
+            self.replayed(&step)?;
+            if self.replay.is_none() && self.epoch_is_due() {
+                self.end_epoch(false).await?;
+            }
+            self.tell();
+        }
+        if self.replay.is_some() {
+            return Err(self.cannot_replay());
+        }
+        let ended = self.job.goal.to_the_end && !stopped;
+        if self.steps_in_epoch > 0 || (ended && claimed) {
+            self.end_epoch(ended).await?;
+        }
+        self.settle().await?;
+        if claimed && let Err(e) = self.checkpoints.clean(self.epoch).await {
+            tracing::warn!(job = self.job.name, "old checkpoints were not removed: {e}");
+        }
+        Ok(self.summary(!claimed, stopped))
+    }
+
+    async fn read_ahead(&self, sources: &mut Sources) -> Result<Option<Running>> {
+        match sources.next().await? {
+            Some(step) => Ok(Some(Running::start(&self.job.graph, step, &self.context.tasks)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the next number with the state as it is, so that an older runner of this job can no longer commit.
+    async fn claim(&mut self) -> Result<()> {
+        let manifest = self.manifest(BTreeMap::new(), false);
+        self.checkpoints.create(&manifest).await?;
+        self.epoch = manifest.epoch;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, running: Running) -> Vec<JoinHandle<Result<(Shard, Report)>>> {
+        let watermark = running.step.watermark;
+        let pairs = self.shards.drain(..).zip(running.streams);
+        let writer = &self.writers.main;
+        pairs.map(|(shard, rows)| tokio::spawn(shard.step(rows, watermark, Arc::clone(writer)))).collect()
+    }
+
+    async fn gather(&mut self, work: Vec<JoinHandle<Result<(Shard, Report)>>>, step: &Step) -> Result<()> {
+        let mut last_end = None;
+        for shard in work {
+            let (shard, report) = joined(shard.await)??;
+            self.shards.push(shard);
+            self.run.written += report.written;
+            last_end = last_end.max(report.last_end);
+        }
+        // "The end" is no time: what is recorded is the end of the last window that it closed.
+        self.watermark = match step.watermark {
+            EventTime::MAX => self.watermark.max(last_end.unwrap_or(self.watermark)),
+            w => w,
+        };
+        Ok(())
+    }
+
+    async fn reject(&mut self, kept: Kept) -> Result<()> {
+        self.run.late += kept.late;
+        self.run.bad += kept.bad;
+        for batch in kept.rows {
+            self.writers.rejects.write(0, batch).await?;
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, step: &Step) {
+        self.positions = step.positions.clone();
+        self.bytes_done += step.bytes();
+        self.run.slices += 1;
+        self.steps_in_epoch += 1;
+    }
+
+    fn epoch_is_due(&self) -> bool {
+        let interval = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
+        self.context.clock.elapsed().saturating_sub(self.epoch_began) >= interval
+    }
+
+    /// Freezes the state, closes the files, writes the manifest, and sends the commit on its way.
+    async fn end_epoch(&mut self, ended: bool) -> Result<()> {
+        let writers = std::mem::replace(&mut self.writers, Writers::start(&self.job)?);
+        self.freeze().await?;
+        let prepared = BTreeMap::from([
+            (self.job.sink.name().to_string(), writers.main.finish().await?),
+            (self.job.rejects.name().to_string(), writers.rejects.finish().await?),
+        ]);
+        self.settle().await?;
+        let manifest = self.manifest(prepared, ended);
+        self.checkpoints.create(&manifest).await?;
+        self.epoch = manifest.epoch;
+        for (sink, epoch) in &manifest.sinks {
+            if !epoch.prepared.files.is_empty() {
+                self.committed.insert(sink.clone(), Some(manifest.epoch));
+            }
+        }
+        let clean = manifest.epoch.is_multiple_of(CLEAN_EVERY).then(|| self.checkpoints.clone());
+        self.committing = Some(tokio::spawn(commit(Arc::clone(&self.job), manifest, clean)));
+        self.steps_in_epoch = 0;
+        self.epoch_began = self.context.clock.elapsed();
+        Ok(())
+    }
+
+    /// Waits until every sink has the last epoch.
+    async fn settle(&mut self) -> Result<()> {
+        match self.committing.take() {
+            Some(commit) => joined(commit.await)?,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a snapshot of every shard and writes what is fresh.
+    async fn freeze(&mut self) -> Result<()> {
+        let (mut state, mut held) = (vec![], HashMap::new());
+        for shard in &mut self.shards {
+            let Some((operator, _)) = &mut shard.stateful else { continue };
+            let snapshot = operator.checkpoint()?;
+            for id in snapshot.kept {
+                let chunk = self.held.get(&(shard.index, id)).cloned();
+                let chunk =
+                    chunk.ok_or_else(|| Error::bug(format!("chunk {id:?} of shard {} is nowhere", shard.index)))?;
+                state.push(chunk.clone());
+                held.insert((shard.index, id), chunk);
+            }
+            if snapshot.fresh.is_empty() {
+                continue;
+            }
+            let file = format!("{:020}-{}-{}.arrow", self.epoch + 1, self.attempt, shard.index);
+            let (ids, chunks): (Vec<_>, Vec<_>) = snapshot.fresh.into_iter().unzip();
+            self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
+            for (batch, id) in ids.into_iter().enumerate() {
+                let chunk = ChunkRef { file: file.clone(), batch, shard: shard.index };
+                state.push(chunk.clone());
+                held.insert((shard.index, id), chunk);
+            }
+        }
+        (self.state, self.held) = (state, held);
+        Ok(())
+    }
+
+    /// The manifest of the next number.
+    fn manifest(&self, mut prepared: BTreeMap<String, PreparedCommit>, ended: bool) -> Manifest {
+        let sinks = self.committed.iter().map(|(sink, committed)| {
+            let prepared = prepared.remove(sink).unwrap_or_default();
+            (sink.clone(), SinkEpoch { prepared, committed: *committed })
+        });
+        Manifest {
+            format: FORMAT,
+            job: self.job.name.clone(),
+            incarnation: self.job.incarnation,
+            attempt: self.attempt,
+            epoch: self.epoch + 1,
+            watermark: self.watermark,
+            positions: self.positions.clone(),
+            sinks: sinks.collect(),
+            shards: self.job.graph.parallelism,
+            state: self.state.clone(),
+            counts: sum(self.before, self.run),
+            ended,
+        }
+    }
+
+    /// During a replay: when the steps have come to where the lost manifest stood, what tables have is thrown away.
+    fn replayed(&mut self, step: &Step) -> Result<()> {
+        let Some(replay) = &self.replay else { return Ok(()) };
+        let boundary = |positions: &BTreeMap<String, Position>| -> Vec<_> {
+            positions.iter().map(|(name, p)| (name.clone(), p.boundary)).collect()
+        };
+        if self.watermark > replay.watermark && step.watermark != EventTime::MAX {
+            return Err(self.cannot_replay());
+        }
+        if self.watermark == replay.watermark && boundary(&self.positions) == boundary(&replay.positions) {
+            let fresh = Writers::start(&self.job)?;
+            if replay.discard.iter().any(|s| s == self.job.sink.name()) {
+                self.writers.main = fresh.main;
+            }
+            if replay.discard.iter().any(|s| s == self.job.rejects.name()) {
+                self.writers.rejects = fresh.rejects;
+            }
+            self.replay = None;
+        }
+        Ok(())
+    }
+
+    fn cannot_replay(&self) -> Error {
+        Error::stopped(format!(
+            "job {}: its newest checkpoint is lost, and the steps that led to it cannot be repeated exactly (other settings, or \
+             other files); build the view anew with CREATE OR REPLACE",
+            self.job.name
+        ))
+    }
+
+    /// Sleeps until the rows and bytes read so far are allowed.
+    async fn throttle(&self) {
+        let settings = &self.job.settings;
+        let due = |done: u64, limit: Option<u64>| limit.map_or(0.0, |l| done as f64 / l.max(1) as f64);
+        let due = due(self.run.rows, settings.throttle_rows).max(due(self.run.bytes, settings.throttle_bytes));
+        let spent = self.context.clock.elapsed().saturating_sub(self.began);
+        let wait = Duration::from_secs_f64(due).saturating_sub(spent);
+        let mut left = wait;
+        while !left.is_zero() && !self.context.stop.requested() {
+            let nap = left.min(Duration::from_millis(200));
+            tokio::time::sleep(nap).await;
+            left -= nap;
+        }
+    }
+
+    fn tell(&self) {
+        let mut state = StateSize::default();
+        for shard in &self.shards {
+            if let Some((operator, _)) = &shard.stateful {
+                let size = operator.size();
+                state.windows = state.windows.max(size.windows);
+                state.groups += size.groups;
+                state.bytes += size.bytes;
+            }
+        }
+        let update = ProgressUpdate {
+            elapsed: self.context.clock.elapsed().saturating_sub(self.began),
+            slices: self.run.slices,
+            rows: self.run.rows,
+            bytes: self.bytes_done,
+            bytes_total: self.bytes_total,
+            written: self.run.written,
+            late: self.run.late,
+            bad: self.run.bad,
+            watermark: known(self.watermark),
+            epoch: self.epoch,
+            state,
+        };
+        self.context.progress.update(&self.job.name, &update);
+    }
+
+    fn summary(&self, nothing_new: bool, stopped: bool) -> Summary {
+        Summary {
+            job: self.job.name.clone(),
+            nothing_new,
+            stopped,
+            run: self.run,
+            total: sum(self.before, self.run),
+            watermark: known(self.watermark),
+            epoch: self.epoch,
+            elapsed: self.context.clock.elapsed().saturating_sub(self.began),
+        }
+    }
+}
+
+/// Makes an epoch visible in every sink that has rows in it, one after the other.
+async fn commit(job: Arc<Job>, manifest: Manifest, clean: Option<Checkpoints>) -> Result<()> {
+    let info = recover::info(&manifest)?;
+    for sink in [&job.sink, &job.rejects] {
+        let Some(mine) = manifest.sinks.get(sink.name()) else { continue };
+        if !mine.prepared.files.is_empty() {
+            let identity = recover::identity(&job, sink.as_ref(), manifest.epoch, mine.committed);
+            sink.commit(&identity, &mine.prepared, &info).await?;
+        }
+    }
+    if let Some(checkpoints) = clean
+        && let Err(e) = checkpoints.clean(manifest.epoch).await
+    {
+        tracing::warn!(job = job.name, "old checkpoints were not removed: {e}");
+    }
+    Ok(())
+}
+
+fn known(watermark: EventTime) -> Option<EventTime> {
+    (watermark != EventTime::MIN).then_some(watermark)
+}
+
+fn sum(a: Counts, b: Counts) -> Counts {
+    Counts {
+        rows: a.rows + b.rows,
+        bytes: a.bytes + b.bytes,
+        late: a.late + b.late,
+        bad: a.bad + b.bad,
+        written: a.written + b.written,
+        slices: a.slices + b.slices,
+    }
+}
+
+/// A task's panic fails its job, visibly.
+fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
+    result.map_err(|e| match e.try_into_panic() {
+        Ok(panic) => {
+            let text =
+                panic.downcast_ref::<&str>().map(|s| s.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
+            Error::bug(format!("a task panicked: {}", text.unwrap_or_default()))
+        }
+        Err(cancelled) => Error::bug(format!("a task was cancelled: {cancelled}")),
+    })
+}

@@ -1,0 +1,214 @@
+//! The job's histories, pinned, and the steps over them.
+//!
+//! A run pins the newest version of each history when it starts. What came to partitions that earlier runs had read is
+//! *pending* and read in the first step, its rows judged by their windows; facts that went away stop the job. Which files a
+//! step reads and where the watermark then stands is decided in `core::slice`; here are the facts for it.
+
+use std::collections::BTreeMap;
+
+use watershed_core::epoch::Position;
+use watershed_core::history::{DataFile, Snapshot};
+use watershed_core::scan::is_clean;
+use watershed_core::settings::{OnChange, Settings};
+use watershed_core::slice::{self, Rules, Standing};
+use watershed_core::{Error, EventTime, Result};
+
+use crate::checkpoint::Checkpoints;
+use crate::job::{Goal, Input};
+use crate::recover::Replay;
+
+/// The job's sources and where they stand.
+pub(crate) struct Sources {
+    inputs: Vec<Pinned>,
+    rules: Rules,
+    watermark: EventTime,
+    ahead: EventTime,
+    /// Windows may be open that the end would close.
+    windows_open: bool,
+    ended: bool,
+}
+
+struct Pinned {
+    input: Input,
+    snapshot: Snapshot,
+    position: Position,
+    closed: usize,
+}
+
+/// What is read between two watermark advances.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// Files, input by input.
+    pub(crate) reads: Vec<Vec<DataFile>>,
+    /// For each input, whether any of its files may hold rows that must be rejected.
+    pub(crate) suspect: Vec<bool>,
+    /// The watermark before the step.
+    pub(crate) before: EventTime,
+    /// The watermark after it; [`EventTime::MAX`] closes every window.
+    pub(crate) watermark: EventTime,
+    /// Later event times are bad.
+    pub(crate) ahead: EventTime,
+    /// Where the sources stand after the step.
+    pub(crate) positions: BTreeMap<String, Position>,
+}
+
+impl Step {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.reads.iter().flatten().map(|f| f.size).sum()
+    }
+}
+
+impl Sources {
+    /// Pins every history, at its newest version or where a replay must go, and finds what came since the positions.
+    #[allow(clippy::too_many_arguments)] // Each is a fact of its own; a struct for one call would only rename them.
+    pub(crate) async fn open(
+        inputs: Vec<Input>,
+        positions: &BTreeMap<String, Position>,
+        watermark: EventTime,
+        windows_open: bool,
+        settings: &Settings,
+        goal: Goal,
+        now: EventTime,
+        checkpoints: &Checkpoints,
+        replay: Option<&Replay>,
+    ) -> Result<Self> {
+        let mut pinned = vec![];
+        for input in inputs {
+            let before = positions.get(&input.name).cloned().unwrap_or_default();
+            let snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
+                Some(then) => pin_at(&input, then, checkpoints).await?,
+                None => input.history.pin(None).await?,
+            };
+            let mut position = catch_up(&input, before, &snapshot, settings.on_change, checkpoints).await?;
+            position.judged_at = now;
+            let closed = slice::closed_partitions(&snapshot.partitions, now, settings.grace, settings.max_ahead);
+            pinned.push(Pinned { input, snapshot, position, closed });
+        }
+        let rules = Rules { slice: settings.slice, from: settings.from, to: settings.to, to_the_end: goal.to_the_end };
+        Ok(Sources {
+            inputs: pinned,
+            rules,
+            watermark,
+            ahead: now.plus(settings.max_ahead),
+            windows_open,
+            ended: false,
+        })
+    }
+
+    /// Bytes of the files that are still to be read in this run.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        let standings = self.standings();
+        let mut total = 0;
+        for (pinned, standing) in self.inputs.iter().zip(&standings) {
+            let limit = if self.rules.to_the_end { usize::MAX } else { standing.closed };
+            let unread = pinned.snapshot.partitions.iter().take(limit);
+            let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
+            total += unread.chain(&pinned.position.pending).map(|f| f.size).sum::<u64>();
+        }
+        total
+    }
+
+    /// Decides the next step; `None` when the run has come as far as it may.
+    pub(crate) async fn next(&mut self) -> Result<Option<Step>> {
+        if self.ended || self.rules.to.is_some_and(|to| self.watermark >= to) {
+            return Ok(None);
+        }
+        let Some(slice) = slice::next_slice(&self.standings(), &self.rules) else {
+            return Ok(self.last_step());
+        };
+        self.look(slice.boundary).await?;
+        // Statistics that were only just read may show that files lie before `from`.
+        let slice = slice::next_slice(&self.standings(), &self.rules).unwrap_or(slice);
+        let watermark = slice::watermark_after(&self.standings(), &self.rules, slice.boundary, self.watermark);
+        for pinned in &mut self.inputs {
+            pinned.position.boundary = pinned.position.boundary.max(slice.boundary);
+            pinned.position.pending.clear();
+            pinned.position.timeless_read = true;
+        }
+        Ok(Some(self.step(slice.reads, watermark)))
+    }
+
+    /// With nothing left to read, the watermark may still have to move: windows are closed at the very end.
+    fn last_step(&mut self) -> Option<Step> {
+        let boundary = self.inputs.iter().map(|p| p.position.boundary).min()?;
+        let watermark = slice::watermark_after(&self.standings(), &self.rules, boundary, self.watermark);
+        let moves = watermark > self.watermark && (self.windows_open || watermark != EventTime::MAX);
+        moves.then(|| self.step(vec![vec![]; self.inputs.len()], watermark))
+    }
+
+    fn step(&mut self, reads: Vec<Vec<DataFile>>, watermark: EventTime) -> Step {
+        let before = std::mem::replace(&mut self.watermark, watermark);
+        self.ended = watermark == EventTime::MAX;
+        self.windows_open = true;
+        let suspect = reads.iter().map(|files| !files.iter().all(|f| is_clean(f, before, self.ahead))).collect();
+        let positions = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone())).collect();
+        Step { reads, suspect, before, watermark, ahead: self.ahead, positions }
+    }
+
+    /// Reads the statistics that the decision about a slice wants and the file list did not have.
+    async fn look(&mut self, boundary: EventTime) -> Result<()> {
+        for pinned in &mut self.inputs {
+            let from = pinned.position.boundary;
+            let mut files = slice::wanted(&mut pinned.snapshot, from, boundary, pinned.input.max_leak);
+            files.extend(pinned.position.pending.iter_mut());
+            if !files.is_empty() {
+                pinned.input.history.look(&mut files).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn standings<'a>(&'a self) -> Vec<Standing<'a>> {
+        let standing = |p: &'a Pinned| Standing {
+            snapshot: &p.snapshot,
+            position: &p.position,
+            closed: p.closed,
+            bounded: p.input.bounded,
+            delay: p.input.delay,
+            max_leak: p.input.max_leak,
+        };
+        self.inputs.iter().map(standing).collect()
+    }
+}
+
+/// Pins the very version that a position was taken at.
+async fn pin_at(input: &Input, position: &Position, checkpoints: &Checkpoints) -> Result<Snapshot> {
+    let Some(version) = &position.version else { return input.history.pin(None).await };
+    let keepsake = checkpoints.keepsake(position.keepsake.as_deref()).await?;
+    input.history.pin(Some((version, keepsake.as_deref()))).await
+}
+
+/// Brings a position from the version it was taken at to the one just pinned.
+async fn catch_up(
+    input: &Input,
+    mut position: Position,
+    now: &Snapshot,
+    on_change: OnChange,
+    checkpoints: &Checkpoints,
+) -> Result<Position> {
+    let Some(then) = position.version.replace(now.version.clone()) else {
+        position.keepsake = checkpoints.keep(now).await?;
+        return Ok(position);
+    };
+    if then == now.version {
+        return Ok(position);
+    }
+    let then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
+    let changes = input.history.changes(&then, now).await?;
+    let was_read = |start: Option<EventTime>| match start {
+        Some(start) => start < position.boundary,
+        None => position.timeless_read,
+    };
+    let gone = changes.removed.iter().find(|r| was_read(r.interval.map(|i| i.start)));
+    if let (Some(gone), OnChange::Stop) = (gone, on_change) {
+        return Err(Error::stopped(format!(
+            "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
+             on_change = 'ignore'; to compute anew, use CREATE OR REPLACE",
+            input.name, gone.path, gone.version
+        )));
+    }
+    let added: Vec<_> = changes.added.into_iter().filter(|(i, _)| was_read(i.map(|i| i.start))).collect();
+    position.pending.extend(added.into_iter().map(|(_, file)| file));
+    position.keepsake = checkpoints.keep(now).await?;
+    Ok(position)
+}
