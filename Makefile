@@ -1,4 +1,5 @@
-# What one does with this repository. Needs Rust, a C and C++ toolchain with cmake, and for tests and benchmarks Python 3.11.
+# What one does with this repository. Needs Rust, and a C and C++ toolchain with cmake; tests and benchmarks need
+# Python 3.11 besides.
 
 # One folder for everything built, outside the checkout, so that fresh checkouts build only what changed.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/watershed/target

@@ -1,1 +1,38 @@
-//! placeholder
+//! Lake tables: read as history, written as results. Everything that knows Delta or Parquet files lives here, and the
+//! `deltalake` crate is named nowhere else.
+//!
+//! ```text
+//!  location ──stores──▶ Place ──┬─ log ──▶ history::open_history ──▶ core's History  (what is read)
+//!                               └─ log ──▶ table::DeltaSink ──────▶ core's Sink     (what is written)
+//! ```
+//!
+//! Modules in reading order:
+//!
+//! * [`stores`]: locations to object stores.
+//! * `log`: the Delta log as facts: its state, what came since, which features it asks for.
+//! * `parquet_object`: Parquet files in object stores, read by range and written in parts.
+//! * [`history`]: Delta tables and hive-style Parquet folders as time partitions of files.
+//! * [`table`]: result tables: schema, data files, idempotent commits.
+//! * [`faults`]: an object store that fails, for tests.
+//!
+//! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only through
+//! one put-if-absent of a log entry.
+
+pub mod stores;
+
+mod log;
+
+mod parquet_object;
+
+pub mod history;
+
+pub mod table;
+
+pub mod faults;
+
+pub use faults::{Fault, FaultCounts, FaultPlan, FaultStore};
+pub use history::{HistoryOptions, open_history};
+pub use stores::{Place, Stores};
+pub use table::{
+    Create, DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, loaded, table_info,
+};

@@ -1,1 +1,105 @@
-//! placeholder
+//! Watershed as a library: one SQL query over a lake's history and what follows, into open tables.
+//!
+//! An [`Engine`] stands on a *home*, a folder or object store URL that keeps the catalog, the checkpoints and, unless said
+//! otherwise, the result tables. It runs the same SQL files as the `watershed` command, which is a thin layer over it.
+//!
+//! ```
+//! use watershed::{Engine, LoadRequest, Outcome};
+//!
+//! # async fn example() -> watershed::Result<()> {
+//! # let dir = tempfile::tempdir().expect("a temporary folder");
+//! # let dir = dir.path().display().to_string();
+//! let csv = format!("{dir}/rides.csv");
+//! std::fs::write(&csv, "at,city,km\n2024-05-01T08:10:00,Oslo,3.5\n2024-05-01T08:50:00,Oslo,1.5\n2024-05-02T09:00:00,Rome,2\n")
+//!     .expect("a file to load");
+//!
+//! let engine = Engine::builder().home(format!("{dir}/home")).variables([("LAKE", format!("{dir}/lake/rides"))]).build()?;
+//! engine
+//!     .load(&LoadRequest {
+//!         files: vec![csv],
+//!         into: format!("{dir}/lake/rides"),
+//!         time_column: Some("at".into()),
+//!         partition_by: Some("day".into()),
+//!         again: false,
+//!     })
+//!     .await?;
+//!
+//! let sql = "
+//!     CREATE SOURCE rides (WATERMARK FOR at AS at) WITH (lake = '${LAKE}');
+//!     CREATE MATERIALIZED VIEW hourly AS
+//!     SELECT window_start, city, count(*) AS rides, sum(km) AS km
+//!     FROM TUMBLE(rides, at, INTERVAL '1 hour') GROUP BY window_start, city;
+//! ";
+//! let outcomes = engine.execute(sql).await?;
+//! let Some(Outcome::Job(summary)) = outcomes.last() else { panic!("{outcomes:?}") };
+//! assert_eq!(summary.run.written, 2);
+//!
+//! // Run again, it finds that there is nothing new.
+//! let outcomes = engine.execute(sql).await?;
+//! assert!(matches!(&outcomes[..], [Outcome::Job(summary)] if summary.nothing_new));
+//!
+//! // The result is a plain Delta table that anybody can read; here with a batch query over the same catalog.
+//! let rows = engine.query("SELECT city, rides FROM hourly").await?;
+//! assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Runtime::new().expect("a runtime").block_on(example()).expect("the example runs");
+//! ```
+//!
+//! Modules in the order in which a statement meets them:
+//!
+//! * [`engine`]: the home and what can be done in it.
+//! * `layers`: which value of a setting counts.
+//! * `execute`: one text, statement by statement.
+//! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
+//! * [`catalog`]: what has been created, by name.
+//! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
+//! * `jobs`, `bindings`: from a statement to a running job.
+//! * `tables`: tables made, replaced and dropped.
+//! * [`load`]: files into tables.
+//! * [`batch`], [`listing`]: answers, and what there is.
+//! * [`memory`]: the one budget.
+
+pub mod engine;
+
+mod layers;
+
+mod execute;
+
+mod declare;
+
+mod diff;
+
+pub mod catalog;
+
+mod sources;
+
+mod names;
+
+mod relations;
+
+mod jobs;
+
+mod bindings;
+
+mod tables;
+
+pub mod load;
+
+pub mod batch;
+
+pub mod listing;
+
+pub mod memory;
+
+pub use engine::{Builder, Engine, Outcome, RunOptions};
+pub use layers::settings_help;
+pub use listing::{ColumnInfo, JobInfo, RelationInfo};
+pub use load::{LoadRequest, Loaded, LoadedFile};
+pub use watershed_core::{Error, Result};
+pub use watershed_lake::Stores;
+
+/// What a run is told and tells.
+pub mod runtime {
+    pub use watershed_runtime::{NoProgress, Progress, ProgressUpdate, Stop, Summary};
+}

@@ -6,7 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::time::{EventTime, Span};
+
+mod values;
+
+pub use values::{parse_size, parse_span, parse_time};
 
 /// Everything a user can set for a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,3 +87,108 @@ pub enum OnChange {
     Stop,
     Ignore,
 }
+
+impl Settings {
+    /// Every name that [`Settings::set`] takes.
+    pub const NAMES: [&'static str; 16] = [
+        "slice",
+        "from",
+        "to",
+        "parallelism",
+        "commit_interval",
+        "max_leak",
+        "max_ahead",
+        "grace",
+        "bounded",
+        "time_partition",
+        "late",
+        "on_change",
+        "memory_limit",
+        "throttle_rows",
+        "throttle_bytes",
+        "target_file_size",
+    ];
+
+    /// Names that are reserved for what is still to come.
+    pub const NOT_YET: [&'static str; 9] = [
+        "archive",
+        "format",
+        "on_error",
+        "schedule",
+        "spill_dir",
+        "tail",
+        "time_zone",
+        "timestamp_type",
+        "upsert",
+    ];
+
+    /// Sets one by name, from text. An unknown name or a value that is none is an error that says what there is.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |expected: &str| Error::input(format!("{name} = '{value}': expected {expected}"));
+        let span = || parse_span(value).ok_or_else(|| wrong("a duration, such as '10 s', '1 hour', '2 days' or 'PT1H'"));
+        let time = || parse_time(value).ok_or_else(|| wrong("a time, such as '2024-01-31' or '2024-01-31T12:00:00Z'"));
+        let size = || parse_size(value).ok_or_else(|| wrong("a size, such as '128 MB' or '1GiB'"));
+        let count = || value.trim().parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("a number above zero"));
+        match name {
+            "slice" => self.slice = Some(span()?).filter(|s| s.0 > 0),
+            "from" => self.from = Some(time()?),
+            "to" => self.to = Some(time()?),
+            "parallelism" => {
+                let workers = usize::try_from(count()?).ok().filter(|n| *n <= 1024);
+                self.parallelism = Some(workers.ok_or_else(|| wrong("at most 1024 workers"))?);
+            }
+            "commit_interval" => self.commit_interval = span()?,
+            "max_leak" => self.max_leak = Some(span()?),
+            "max_ahead" => self.max_ahead = span()?,
+            "grace" => self.grace = span()?,
+            "bounded" => {
+                self.bounded = match value.trim().to_lowercase().as_str() {
+                    "true" | "yes" | "on" | "1" => true,
+                    "false" | "no" | "off" | "0" => false,
+                    _ => return Err(wrong("true or false")),
+                }
+            }
+            "time_partition" => self.time_partition = Some(value.to_string()).filter(|v| !v.is_empty()),
+            "late" => {
+                self.late = match value {
+                    "table" => Late::Table,
+                    "repair" => return Err(Error::input("late = 'repair': not supported yet; there is 'table'")),
+                    _ => return Err(wrong("'table'")),
+                }
+            }
+            "on_change" => {
+                self.on_change = match value {
+                    "stop" => OnChange::Stop,
+                    "ignore" => OnChange::Ignore,
+                    "repair" => {
+                        return Err(Error::input("on_change = 'repair': not supported yet; there are 'stop' and 'ignore'"));
+                    }
+                    _ => return Err(wrong("'stop' or 'ignore'")),
+                }
+            }
+            "memory_limit" => self.memory_limit = Some(size()?),
+            "throttle_rows" => self.throttle_rows = Some(count()?),
+            "throttle_bytes" => self.throttle_bytes = Some(size()?),
+            "target_file_size" => self.target_file_size = size()?,
+            other if Self::NOT_YET.contains(&other) => {
+                return Err(Error::input(format!("setting {other}: not supported yet")));
+            }
+            other => return Err(unknown(other)),
+        }
+        Ok(())
+    }
+}
+
+/// The error for a name that is none, with the one that was probably meant.
+fn unknown(name: &str) -> Error {
+    let scored = Settings::NAMES.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
+    let nearest = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8);
+    let hint = match nearest {
+        Some((_, known)) => format!("did you mean {known}?"),
+        None => format!("there are {}", Settings::NAMES.join(", ")),
+    };
+    Error::input(format!("unknown setting {name}; {hint}"))
+}
+
+#[cfg(test)]
+mod tests;

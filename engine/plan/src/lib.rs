@@ -1,1 +1,61 @@
-//! placeholder
+//! From SQL to a graph that the runtime drives, with what cannot be made incremental refused here and nowhere else.
+//!
+//! ```text
+//!  text ──parse──▶ statements          CREATE SOURCE, CREATE MATERIALIZED VIEW, INSERT, SELECT, …
+//!  query ─rewrite─▶ query              TUMBLE and plain views become subqueries
+//!        ─refuse──▶ error              with line, column, reason, and what to write instead
+//!        ─DataFusion─▶ logical plan
+//!        ─shape───▶ one aggregate, or none
+//!        ─lower───▶ Lowered            a fragment with a hole a source, a window's specification, a finish
+//! ```
+//!
+//! A lowered query is planned once a job. A step binds its fragment to files ([`Fragment::bind`]), the operator merges
+//! what comes out, and what a watermark makes final goes through [`Finish::bind`] to the view. The same query, by the same
+//! rewrites, runs as an ordinary batch query ([`Planner::batch`]): the oracle, and `watershed query`.
+//!
+//! Modules in the order in which a query meets them:
+//!
+//! * [`sql`]: text to statements; rewrites and refusals that need no plan.
+//! * [`session`]: the planner and its catalogs.
+//! * [`tables`]: sources and tables, as DataFusion sees them.
+//! * [`shape`]: stateless, or one aggregate; all else is refused.
+//! * [`trace`]: where a column comes from.
+//! * [`window`]: which expressions are windows.
+//! * [`lower`]: the cut at the aggregate.
+//! * [`fragment`]: plans with holes, bound once a step.
+//! * [`scan`]: files into holes.
+//! * [`finish`]: what stands above the aggregate.
+//! * [`explain`]: a lowered query in words.
+
+pub mod sql;
+
+pub mod session;
+
+mod tables;
+
+mod shape;
+
+mod trace;
+
+mod window;
+
+pub mod lower;
+
+pub mod fragment;
+
+mod scan;
+
+pub mod finish;
+
+pub mod explain;
+
+pub use explain::explain;
+pub use finish::Finish;
+pub use fragment::Fragment;
+pub use lower::{LowerOptions, Lowered, WindowStage};
+pub use session::{Planner, SourceTable};
+pub use datafusion::sql::sqlparser::ast::Query;
+pub use sql::parse::parse;
+pub use sql::statement::{
+    CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,
+};

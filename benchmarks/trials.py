@@ -1,0 +1,186 @@
+"""What is done with each workload and trial in `workloads.py`: runs in turns, answers compared, a figure."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import agree
+import engines
+import facts
+import measure
+from engines import Run, Setup
+from measure import Measured
+from workloads import KillTrial, MemoryTrial, SparkTrial, Workload
+
+
+@dataclass
+class Result:
+    """What came of one workload or trial."""
+
+    name: str
+    title: str
+    data: str
+    runs: dict[str, list[Measured]]  # by engine, or by variant
+    figure: float | None  # what bar and aim are about
+    unit: str  # "×" or "%"
+    bar: float
+    aim: float
+    more_is_better: bool = False
+    memory: float | None = None  # peak memory, as a part of the smaller of the peers'
+    memory_bar: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how often to measure."""
+
+    setup: Setup
+    cache: Path
+    repeats: int
+    scale: float
+    without: frozenset[str]
+    spark_python: Callable[[], str]  # makes Spark's environment, so called only when needed
+
+    def facts_of(self, trial) -> tuple[Path, str]:
+        """The folder of a trial's facts, in the page cache, and what to say of them."""
+        scaled = trial.facts.scaled(self.scale)
+        folder = facts.folder(self.cache, scaled, self.setup.peer)
+        return folder, f"{scaled}, {facts.warm(folder) / 1e9:.2f} GB of Parquet"
+
+    def out(self, *names: str) -> Path:
+        """An empty place for one answer."""
+        out = self.setup.work.joinpath(*names)
+        shutil.rmtree(out, ignore_errors=True)
+        return out
+
+
+def workload(bench: Bench, work: Workload) -> Result:
+    """All engines in turns, so that a slow minute of the machine is everyone's."""
+    folder, data = bench.facts_of(work)
+    taking_part = [e for e in engines.BATCH if e not in bench.without and (e in work.peers or e == "watershed")]
+    runs: dict[str, list[Measured]] = {engine: [] for engine in taking_part}
+    answers: dict[str, Run] = {}
+    for turn in range(bench.repeats):
+        for engine in taking_part:
+            answers[engine] = engines.BATCH[engine](bench.setup, work.question, folder, bench.out(work.name, engine))
+            runs[engine].append(answers[engine].measured)
+            tell(f"{work.name} {turn + 1}/{bench.repeats}", engine, answers[engine].measured)
+
+    first, *others = taking_part
+    rows = [agree.check(work.question, answers[first].files, answers[other].files) for other in others]
+    peers = [runs[engine] for engine in taking_part if engine != "watershed"]
+    own = runs.get("watershed")
+    result = Result(work.name, work.title, data, runs, None, "×", work.bar, work.aim, memory_bar=work.memory_bar)
+    if rows:
+        result.notes.append(f"all engines give the same {rows[0]:,} rows")
+    if own and peers:
+        turns = zip(own, *peers, strict=True)
+        result.figure = median(mine.wall / min(peer.wall for peer in theirs) for mine, *theirs in turns)
+        result.memory = peak(own) / min(peak(peer) for peer in peers)
+    return result
+
+
+def memory(bench: Bench, trial: MemoryTrial) -> Result:
+    """The same job over few days and over many."""
+    folder, data = bench.facts_of(trial)
+    days = {f"{trial.few_days} days": facts.first_days(folder, trial.few_days), f"{trial.facts.days} days": folder}
+    runs: dict[str, list[Measured]] = {name: [] for name in days}
+    for turn in range(bench.repeats):
+        for name, some in days.items():
+            run = engines.watershed(bench.setup, trial.question, some, bench.out(trial.name))
+            runs[name].append(run.measured)
+            tell(f"{trial.name} {turn + 1}/{bench.repeats}", name, run.measured)
+    few, many = map(peak, runs.values())
+    return Result(trial.name, trial.title, data, runs, many / few, "×", trial.bar, trial.aim)
+
+
+def spark(bench: Bench, trial: SparkTrial) -> Result:
+    """Spark once, for it takes long; its clock starts with the query, Watershed's with the process."""
+    folder, data = bench.facts_of(trial)
+    some = facts.first_days(folder, trial.days)
+    own = [
+        engines.watershed(bench.setup, trial.question, some, bench.out(trial.name, "watershed"))
+        for _ in range(bench.repeats)
+    ]
+    tell(trial.name, "watershed", own[-1].measured)
+    run, said = engines.spark(bench.setup, bench.spark_python(), some, bench.out(trial.name, "spark"))
+    theirs = replace(run.measured, wall=said["seconds"])
+    tell(trial.name, "spark", theirs)
+    rows = agree.check(trial.question, own[-1].files, run.files, part=True)
+
+    runs = {"watershed": [each.measured for each in own], "spark": [theirs]}
+    figure = theirs.wall / median(m.wall for m in runs["watershed"])
+    result = Result(
+        trial.name, trial.title, f"The first {trial.days} of {data}", runs, figure, "×", trial.bar, trial.aim, True
+    )
+    result.notes.append(
+        f"Spark {said['spark']}, {said['triggers']} triggers; {run.measured.wall - theirs.wall:.1f} s to start and "
+        f"stop are not counted; its {rows:,} rows are the same as Watershed's"
+    )
+    return result
+
+
+def kill(bench: Bench, trial: KillTrial) -> Result:
+    """Kill -9 when a part of the rows has been read, then run again to the end."""
+    folder, data = bench.facts_of(trial)
+    whole_out = bench.out(trial.name, "whole")
+    command = engines.watershed_command(bench.setup, trial.question, folder, whole_out)
+    whole, said = measure.run(command)
+    rows = rows_read(said)
+    tell(trial.name, "whole", whole)
+
+    runs: dict[str, list[Measured]] = {"whole": [whole], "resumed": []}
+    repeated, longer = [], []
+    for _ in range(bench.repeats):
+        out = bench.out(trial.name, "killed")
+        command = engines.watershed_command(bench.setup, trial.question, folder, out)
+        read_before, seconds = run_and_kill(command, trial.at * rows)
+        resumed, said = measure.run(command)
+        runs["resumed"].append(resumed)
+        repeated.append((read_before + rows_read(said) - rows) / rows)
+        longer.append((seconds + resumed.wall) / whole.wall - 1)
+        tell(trial.name, f"killed after {seconds:.2f} s, resumed", resumed)
+        agree.check(trial.question, engines.answer_of(whole_out), engines.answer_of(out))
+
+    result = Result(trial.name, trial.title, data, runs, median(repeated), "%", trial.bar, trial.aim)
+    result.notes.append(
+        f"rows read by both runs, less all rows, over all rows; both together took {median(longer):+.1%} time"
+    )
+    result.notes.append("the resumed jobs' answers are those of the whole one")
+    return result
+
+
+def run_and_kill(command: list[str], rows: float) -> tuple[int, float]:
+    """Starts the job and kills it when it says it has read so many rows. Returns how many it had read, and seconds."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        read = 0
+        for line in job.stdout:
+            said = json.loads(line)
+            if said["event"] == "progress":
+                read = said["rows"]
+                if read >= rows and job.poll() is None:
+                    job.kill()
+    if job.returncode >= 0:
+        raise measure.Failed(f"{' '.join(command)}\nended with {job.returncode} before it could be killed")
+    return read, time.perf_counter() - start
+
+
+def rows_read(said: str) -> int:
+    """The rows that a run read, from its summary."""
+    lines = [json.loads(line) for line in said.splitlines()]
+    return sum(line["run"]["rows"] for line in lines if line["event"] == "summary")
+
+
+def peak(runs: list[Measured]) -> float:
+    return median(run.peak for run in runs)
+
+
+def tell(what: str, who: str, took: Measured) -> None:
+    print(f"  {what:<14} {who:<12} {took.wall:7.2f} s wall {took.cpu:7.2f} s CPU {took.peak / 1e6:7.0f} MB", flush=True)

@@ -1,0 +1,242 @@
+//! The gate of an inspected scan: keeps rows aside that must not be used, and lists every one of them.
+//!
+//! It stands directly above the scan, which yields the file's path and the row's number beside the columns of the source. A
+//! row without event time, or with one beyond the limit, is bad; one whose window was emitted before is late. Such rows go
+//! to [`watershed_core::scan::Rejects`]; the rest passes with the extra columns dropped, so that nothing above knows of it.
+//!
+//! Windows do not overlap and are ordered, so a row's window ends at or before the watermark exactly when the row is earlier
+//! than the start of the window that holds the watermark: one comparison a row, whatever the form of the window.
+//!
+//! Invariant: a row passes or is handed over, never both, and a batch without rejected rows is not copied.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{TimestampMicrosecondArray, new_null_array};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{
+    DataType, Field, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, exec_datafusion_err, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+    ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+use watershed_core::EventTime;
+use watershed_core::scan::{Inspect, REJECTED_COLUMNS, Reason};
+
+/// Which columns of an inspected scan are what; settled once a source and job.
+#[derive(Debug)]
+pub struct GateColumns {
+    /// The source's name, written to `_source`.
+    pub source: String,
+    /// Columns that pass, by their index in the scan's output, in order.
+    pub passed: Vec<usize>,
+    /// The event time, a timestamp of any unit.
+    pub time: usize,
+    /// The file's path, text.
+    pub file: usize,
+    /// The row's number in its file, from 0.
+    pub row: usize,
+    /// The table of rejected rows: [`REJECTED_COLUMNS`], then columns of sources.
+    pub rejected: SchemaRef,
+    /// For each column of `rejected` after the first six, where the scan has it; another source's is NULL.
+    pub kept: Vec<Option<usize>>,
+}
+
+/// By which times rows are judged in one step.
+#[derive(Clone, Debug)]
+pub struct GateLimits {
+    pub inspect: Inspect,
+    /// Rows before this are late: the start of the window that holds the watermark. `None`: no row is late.
+    pub late_before: Option<EventTime>,
+    /// Rows before this are none of the view's and pass: the fragment's filter drops them.
+    pub from: Option<EventTime>,
+}
+
+/// The first columns of a table of rejected rows, typed.
+pub fn rejected_fields() -> Vec<Field> {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let types = [DataType::Utf8, DataType::Utf8, DataType::Int64, time.clone(), time, DataType::Utf8];
+    REJECTED_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect()
+}
+
+/// See the module's page.
+#[derive(Clone, Debug)]
+pub struct GateExec {
+    input: Arc<dyn ExecutionPlan>,
+    columns: Arc<GateColumns>,
+    limits: GateLimits,
+    properties: Arc<PlanProperties>,
+}
+
+impl GateExec {
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, columns: Arc<GateColumns>, limits: GateLimits) -> Result<Self> {
+        let schema = Arc::new(input.schema().project(&columns.passed)?);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Ok(GateExec { input, columns, limits, properties: Arc::new(properties) })
+    }
+}
+
+impl DisplayAs for GateExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GateExec: source={}, watermark={}", self.columns.source, self.limits.inspect.watermark)
+    }
+}
+
+impl ExecutionPlan for GateExec {
+    fn name(&self) -> &str {
+        "GateExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match (children.pop(), children.pop()) {
+            (Some(input), None) => {
+                Ok(Arc::new(GateExec::try_new(input, Arc::clone(&self.columns), self.limits.clone())?))
+            }
+            _ => internal_err!("a gate has one input"),
+        }
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let schema = self.schema();
+        let gate = self.clone();
+        let passed = input.filter_map(move |batch| {
+            let passed = batch.and_then(|batch| gate.pass(&batch)).transpose();
+            std::future::ready(passed)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, passed)))
+    }
+}
+
+impl GateExec {
+    /// What passes of a batch, if anything does.
+    fn pass(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+        let times = micros(batch.column(self.columns.time))?;
+        let verdicts = self.judge(&times);
+        if verdicts.iter().all(Option::is_none) {
+            return Ok(Some(self.project(batch)?));
+        }
+        for reason in [Reason::NoTime, Reason::Ahead, Reason::Late] {
+            let mask: BooleanArray = verdicts.iter().map(|v| Some(*v == Some(reason))).collect();
+            if mask.true_count() > 0 {
+                let rows = filter_record_batch(batch, &mask)?;
+                let rows = self.rejected(&rows, reason)?;
+                let taken = self.limits.inspect.rejects.take(reason, rows);
+                taken.map_err(|e| DataFusionError::External(Box::new(e)))?;
+            }
+        }
+        let mask: BooleanArray = verdicts.iter().map(|v| Some(v.is_none())).collect();
+        if mask.true_count() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(filter_record_batch(&self.project(batch)?, &mask)?))
+    }
+
+    fn judge(&self, times: &Int64Array) -> Vec<Option<Reason>> {
+        let GateLimits { inspect, late_before, from } = &self.limits;
+        let judge = |time: Option<i64>| {
+            let Some(time) = time.map(EventTime) else { return Some(Reason::NoTime) };
+            if from.is_some_and(|from| time < from) {
+                None
+            } else if time > inspect.ahead {
+                Some(Reason::Ahead)
+            } else if late_before.is_some_and(|limit| time < limit) {
+                Some(Reason::Late)
+            } else {
+                None
+            }
+        };
+        times.iter().map(judge).collect()
+    }
+
+    fn project(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self.columns.passed.iter().map(|i| Arc::clone(batch.column(*i))).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema(), columns, &options)?)
+    }
+
+    /// Rejected rows in the form in which they are kept.
+    fn rejected(&self, rows: &RecordBatch, reason: Reason) -> Result<RecordBatch> {
+        let GateColumns { source, time, file, row, rejected, kept, .. } = self.columns.as_ref();
+        let n = rows.num_rows();
+        let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) };
+        let watermark = match self.limits.inspect.watermark {
+            EventTime::MIN | EventTime::MAX => None,
+            EventTime(at) => Some(at),
+        };
+        let watermark = TimestampMicrosecondArray::from_iter(std::iter::repeat_n(watermark, n)).with_timezone("UTC");
+        let times = TimestampMicrosecondArray::from_iter(micros(rows.column(*time))?.iter()).with_timezone("UTC");
+        let mut columns: Vec<ArrayRef> = vec![
+            text(source),
+            cast(rows.column(*file), &DataType::Utf8)?,
+            cast(rows.column(*row), &DataType::Int64)?,
+            Arc::new(times),
+            Arc::new(watermark),
+            text(reason.name()),
+        ];
+        for (field, from) in rejected.fields()[REJECTED_COLUMNS.len()..].iter().zip(kept) {
+            columns.push(match from {
+                Some(i) => Arc::clone(rows.column(*i)),
+                None => new_null_array(field.data_type(), n),
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(rejected), columns)?)
+    }
+}
+
+/// Event times as microseconds, rounded down. Times that do not fit become the nearest that do.
+fn micros(times: &ArrayRef) -> Result<Int64Array> {
+    let DataType::Timestamp(unit, _) = times.data_type() else {
+        return Err(exec_datafusion_err!("an event time is a timestamp, not {}", times.data_type()));
+    };
+    Ok(match unit {
+        TimeUnit::Second => times.as_primitive::<TimestampSecondType>().unary(|t| t.saturating_mul(1_000_000)),
+        TimeUnit::Millisecond => times.as_primitive::<TimestampMillisecondType>().unary(|t| t.saturating_mul(1_000)),
+        TimeUnit::Microsecond => times.as_primitive::<TimestampMicrosecondType>().unary(|t| t),
+        TimeUnit::Nanosecond => times.as_primitive::<TimestampNanosecondType>().unary(|t| t.div_euclid(1_000)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

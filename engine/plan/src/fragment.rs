@@ -1,0 +1,205 @@
+//! A fragment: a physical plan with a hole for each input, planned once a job and bound once a step.
+//!
+//! ```text
+//! [repartition by group] ← [partial aggregate] ← filter, project ← [gate] ← Parquet scan of the step's files
+//! ```
+//!
+//! Binding copies the nodes above the holes with their properties kept, so that every step has fresh state (queues, tables,
+//! metrics) and no step plans anything.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::{Result as EngineResult, internal_datafusion_err, internal_err};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
+};
+use watershed_core::scan::{REJECTED_COLUMNS, ScanInput};
+use watershed_core::{Error, EventTime, Result};
+use watershed_operators::{GateColumns, GateExec, GateLimits, rejected_fields};
+
+use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
+use crate::window::WindowForm;
+
+/// A plan with holes. Cheap to clone.
+#[derive(Clone)]
+pub struct Fragment(Arc<Planned>);
+
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    holes: Vec<Hole>,
+    rejected: SchemaRef,
+    /// The windows by which rows are late; a stateless job has none.
+    window: Option<WindowForm>,
+    from: Option<EventTime>,
+    runtime: Arc<RuntimeEnv>,
+}
+
+/// What fills a hole.
+struct Hole {
+    source: String,
+    scan: Arc<Scan>,
+    inspection: Inspection,
+    gate: Arc<GateColumns>,
+}
+
+impl Fragment {
+    /// `time_index` tells the index of a source's event time in its table.
+    pub(crate) fn new(
+        plan: Arc<dyn ExecutionPlan>,
+        window: Option<WindowForm>,
+        from: Option<EventTime>,
+        runtime: Arc<RuntimeEnv>,
+        time_index: impl Fn(&str) -> Result<usize>,
+        table: impl Fn(&str) -> Result<SchemaRef>,
+    ) -> Result<Fragment> {
+        let mut leaves = vec![];
+        leaves_of(&plan, &mut leaves);
+        let mut scans = vec![];
+        for (source, scan) in leaves {
+            let time = time_index(&source)?;
+            let mut columns = scan.projection.clone();
+            if !columns.contains(&time) {
+                columns.push(time);
+            }
+            scans.push((table(&source)?, source, scan, time, columns));
+        }
+        let mut rejected = Rejected::default();
+        let kept: Vec<Vec<usize>> = scans
+            .iter()
+            .map(|(table, source, _, _, columns)| columns.iter().map(|i| rejected.column(source, table.field(*i))).collect())
+            .collect();
+        let rejected = rejected.schema();
+        let width = rejected.fields().len() - REJECTED_COLUMNS.len();
+        let mut holes = vec![];
+        for ((_, source, scan, time, columns), kept) in scans.into_iter().zip(kept) {
+            let position = columns.iter().position(|c| *c == time);
+            let time = position.ok_or_else(|| Error::bug(format!("{source}: the event time is not read")))?;
+            let gate = GateColumns {
+                source: source.clone(),
+                passed: (0..scan.projection.len()).collect(),
+                time,
+                file: columns.len(),
+                row: columns.len() + 1,
+                rejected: Arc::clone(&rejected),
+                kept: (0..width).map(|column| kept.iter().position(|k| *k == column)).collect(),
+            };
+            holes.push(Hole { source, scan, inspection: Inspection { columns }, gate: Arc::new(gate) });
+        }
+        Ok(Fragment(Arc::new(Planned { plan, holes, rejected, window, from, runtime })))
+    }
+
+    /// The sources that the holes read, in order.
+    pub(crate) fn inputs(&self) -> Vec<String> {
+        self.0.holes.iter().map(|hole| hole.source.clone()).collect()
+    }
+
+    /// The schema of rejected rows.
+    pub(crate) fn rejected(&self) -> SchemaRef {
+        Arc::clone(&self.0.rejected)
+    }
+
+    /// The schema of the fragment's output.
+    pub fn schema(&self) -> SchemaRef {
+        self.0.plan.schema()
+    }
+
+    /// How many streams a bound fragment has.
+    pub fn partitions(&self) -> usize {
+        self.0.plan.output_partitioning().partition_count()
+    }
+
+    /// Fills the holes for one step, each by the input of its number; the result can be run once.
+    pub fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>> {
+        if inputs.len() != self.0.holes.len() {
+            return Err(Error::bug(format!("a fragment of {} inputs was given {}", self.0.holes.len(), inputs.len())));
+        }
+        let mut next = self.0.holes.iter().zip(inputs);
+        self.fill(&self.0.plan, &mut next).map_err(engine_error)
+    }
+
+    /// The plan, indented, with its holes.
+    pub fn display(&self) -> String {
+        DisplayableExecutionPlan::new(self.0.plan.as_ref()).indent(false).to_string()
+    }
+
+    fn fill<'a>(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        next: &mut impl Iterator<Item = (&'a Hole, &'a ScanInput)>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        if plan.is::<SourceScanExec>() {
+            let (hole, input) = next.next().ok_or_else(|| internal_datafusion_err!("a fragment has too many holes"))?;
+            return self.read(hole, input, plan.output_partitioning().partition_count());
+        }
+        let children = plan.children().into_iter().map(|child| self.fill(child, next));
+        let children = children.collect::<EngineResult<Vec<_>>>()?;
+        Arc::clone(plan).replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
+    }
+
+    fn read(&self, hole: &Hole, input: &ScanInput, partitions: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let inspection = input.inspect.as_ref().map(|_| &hole.inspection);
+        let scan = hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?;
+        let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
+            None => scan,
+            Some(inspect) => {
+                let limits = GateLimits {
+                    inspect: inspect.clone(),
+                    late_before: self.0.window.map(|form| form.start(inspect.watermark)),
+                    from: self.0.from,
+                };
+                Arc::new(GateExec::try_new(scan, Arc::clone(&hole.gate), limits)?)
+            }
+        };
+        if plan.schema().fields() != hole.scan.schema.fields() {
+            return internal_err!("{}: a scan has other columns than planned", hole.source);
+        }
+        Ok(plan)
+    }
+}
+
+impl fmt::Debug for Fragment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display())
+    }
+}
+
+fn leaves_of(plan: &Arc<dyn ExecutionPlan>, leaves: &mut Vec<(String, Arc<Scan>)>) {
+    if let Some(leaf) = plan.downcast_ref::<SourceScanExec>() {
+        leaves.push((leaf.source.clone(), Arc::clone(&leaf.scan)));
+    }
+    for child in plan.children() {
+        leaves_of(child, leaves);
+    }
+}
+
+/// The columns of rejected rows: those of several sources side by side, the same name and type shared.
+#[derive(Default)]
+struct Rejected {
+    fields: Vec<Field>,
+}
+
+impl Rejected {
+    /// Where a source's column is kept.
+    fn column(&mut self, source: &str, field: &Field) -> usize {
+        let mut name = field.name().clone();
+        loop {
+            let known = self.fields.iter().position(|f| *f.name() == name);
+            match known {
+                Some(i) if self.fields[i].data_type() == field.data_type() => return i,
+                None if !REJECTED_COLUMNS.contains(&name.as_str()) => {
+                    self.fields.push(Field::new(name, field.data_type().clone(), true));
+                    return self.fields.len() - 1;
+                }
+                _ => name = format!("{source}_{name}"),
+            }
+        }
+    }
+
+    fn schema(self) -> SchemaRef {
+        Arc::new(Schema::new(rejected_fields().into_iter().chain(self.fields).collect::<Vec<_>>()))
+    }
+}

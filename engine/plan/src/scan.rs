@@ -1,0 +1,303 @@
+//! Scans: what is known of one when it is planned, and how it is bound to files.
+//!
+//! In a streaming plan a source is a [`SourceScanExec`], a hole; [`Scan::bind`] fills it for one step with DataFusion's
+//! Parquet scan over the step's files. Predicates prune files by partition value here, and row groups and pages in the
+//! reader; the exact filter stays above. Footers are cached, for a file is cut into ranges that are read one by one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use chrono::DateTime;
+use datafusion::catalog::Session;
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_err};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::parquet::arrow::RowNumber;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use watershed_core::history::Layout;
+use watershed_core::scan::ScanFile;
+
+/// Enough for the footer of most files: one request instead of two.
+const FOOTER_HINT: usize = 64 << 10;
+
+/// Names that no table has, for what an inspected scan reads besides.
+const FILE_COLUMN: &str = "__watershed_file";
+const ROW_COLUMN: &str = "__watershed_row";
+
+/// The columns of a table: those in its files, then those of its partitions.
+pub(crate) fn table_schema(layout: &Layout) -> SchemaRef {
+    let fields = layout.file_schema.fields().iter().chain(&layout.partition_columns).cloned();
+    Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
+}
+
+/// A planned scan of a table.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    location: String,
+    store: ObjectStoreUrl,
+    table: TableSchema,
+    /// The same with the file's path and the row's number.
+    inspected: TableSchema,
+    options: TableParquetOptions,
+    /// Indices in the table's schema.
+    pub(crate) projection: Vec<usize>,
+    pub(crate) schema: SchemaRef,
+    predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// What of the predicate speaks of partition columns alone, and their schema.
+    partition_predicate: Option<(Arc<dyn PhysicalExpr>, SchemaRef)>,
+}
+
+/// What an inspected scan yields: columns of the table by index, then file and row.
+#[derive(Clone, Debug)]
+pub(crate) struct Inspection {
+    pub(crate) columns: Vec<usize>,
+}
+
+impl Scan {
+    pub(crate) fn plan(
+        layout: &Layout,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Scan> {
+        let table = table_builder(layout, &[]).build();
+        let row = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+        let file = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
+        let inspected = table_builder(layout, &[file]).with_virtual_columns(vec![Arc::new(row)]).build();
+        let schema = table.table_schema();
+        let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let physical = |filters: Vec<Expr>, schema: &SchemaRef| -> Result<Option<Arc<dyn PhysicalExpr>>> {
+            let df_schema = DFSchema::try_from(Arc::clone(schema))?;
+            conjunction(filters).map(|all| session.create_physical_expr(all, &df_schema)).transpose()
+        };
+        let partition_schema: SchemaRef = Arc::new(Schema::new(layout.partition_columns.clone()));
+        let of_partitions = filters.iter().filter(|filter| {
+            let columns = filter.column_refs();
+            !columns.is_empty() && columns.iter().all(|c| partition_schema.column_with_name(&c.name).is_some())
+        });
+        let partition_predicate = physical(of_partitions.cloned().collect(), &partition_schema)?;
+        let mut options = TableParquetOptions::default();
+        // Old writers' 96-bit times reach further than nanoseconds do.
+        options.global.coerce_int96 = Some("us".to_string());
+        Ok(Scan {
+            location: layout.location.clone(),
+            store: ObjectStoreUrl::parse(&layout.store)?,
+            options,
+            schema: Arc::new(schema.project(&projection)?),
+            predicate: physical(filters.to_vec(), schema)?,
+            partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
+            projection,
+            table,
+            inspected,
+        })
+    }
+
+    /// The scan of these files in `partitions` streams, which share one queue.
+    pub(crate) fn bind(
+        &self,
+        files: &[ScanFile],
+        inspection: Option<&Inspection>,
+        partitions: usize,
+        runtime: &RuntimeEnv,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut bound = files.iter().map(|file| self.file(file, inspection.is_some())).collect::<Result<Vec<_>>>()?;
+        self.prune(&mut bound)?;
+        let partitions = partitions.max(1);
+        let mut groups = vec![];
+        for n in (1..=partitions).rev() {
+            let rest = bound.split_off(bound.len().div_ceil(n).min(bound.len()));
+            groups.push(FileGroup::new(std::mem::replace(&mut bound, rest)));
+        }
+        let (table, projection) = match inspection {
+            None => (self.table.clone(), self.projection.clone()),
+            Some(inspection) => {
+                let width = self.table.table_schema().fields().len();
+                let extra = [width, width + 1];
+                (self.inspected.clone(), inspection.columns.iter().copied().chain(extra).collect())
+            }
+        };
+        let readers = CachedParquetFileReaderFactory::new(
+            runtime.object_store(&self.store)?,
+            runtime.cache_manager.get_file_metadata_cache(),
+        );
+        // A source of its own for each step: it carries metrics.
+        let mut source = ParquetSource::new(table)
+            .with_table_parquet_options(self.options.clone())
+            .with_metadata_size_hint(FOOTER_HINT)
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        if let Some(predicate) = &self.predicate {
+            source = source.with_predicate(Arc::clone(predicate));
+        }
+        let config = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
+            .with_projection_indices(Some(projection))?
+            .with_file_groups(groups)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn file(&self, scan: &ScanFile, with_path: bool) -> Result<PartitionedFile> {
+        let file = &scan.file;
+        let location = Path::parse(&file.path)
+            .map_err(|e| exec_datafusion_err!("{}: {}: not a path in its store: {e}", self.location, file.path))?;
+        let meta = ObjectMeta {
+            location,
+            last_modified: DateTime::UNIX_EPOCH,
+            size: file.size,
+            e_tag: None,
+            version: None,
+        };
+        let mut values = vec![];
+        for (i, field) in self.table.table_partition_cols().iter().enumerate() {
+            let text = file.values.get(i).and_then(Option::as_deref);
+            values.push(partition_value(text, field.data_type()).map_err(|e| {
+                let (name, data_type) = (field.name(), field.data_type());
+                let value = text.unwrap_or("NULL");
+                exec_datafusion_err!(
+                    "{}: {}: partition column {name}: {value} is not of type {data_type}: {e}",
+                    self.location,
+                    file.path
+                )
+            })?);
+        }
+        if with_path {
+            values.push(ScalarValue::Utf8(Some(file.path.clone())));
+        }
+        let bound = PartitionedFile::new_from_meta(meta).with_partition_values(values);
+        Ok(match scan.range {
+            Some((start, end)) => {
+                let offset = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+                bound.with_range(offset(start), offset(end))
+            }
+            None => bound,
+        })
+    }
+
+    /// Drops files that partition values alone rule out.
+    fn prune(&self, files: &mut Vec<PartitionedFile>) -> Result<()> {
+        let Some((predicate, schema)) = &self.partition_predicate else { return Ok(()) };
+        if files.is_empty() {
+            return Ok(());
+        }
+        let column = |i: usize| ScalarValue::iter_to_array(files.iter().map(|file| file.partition_values[i].clone()));
+        let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(files.len()));
+        let values = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
+        let keep = predicate.evaluate(&values)?.into_array(files.len())?;
+        let keep = keep.as_boolean().clone();
+        let mut i = 0;
+        files.retain(|_| {
+            i += 1;
+            keep.is_valid(i - 1) && keep.value(i - 1)
+        });
+        Ok(())
+    }
+}
+
+
+fn table_builder(layout: &Layout, more: &[FieldRef]) -> TableSchemaBuilder {
+    let partitions: Vec<FieldRef> = layout.partition_columns.iter().chain(more).cloned().collect();
+    TableSchema::builder(Arc::clone(&layout.file_schema)).with_table_partition_cols(partitions)
+}
+
+fn partition_value(text: Option<&str>, data_type: &DataType) -> Result<ScalarValue> {
+    match text {
+        None => ScalarValue::try_from(data_type),
+        Some(text) => ScalarValue::try_from_string(text.to_string(), data_type),
+    }
+}
+
+/// The hole that a source leaves in a fragment.
+#[derive(Debug)]
+pub(crate) struct SourceScanExec {
+    pub(crate) source: String,
+    pub(crate) scan: Arc<Scan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl SourceScanExec {
+    pub(crate) fn new(source: String, scan: Arc<Scan>, partitions: usize) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&scan.schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        SourceScanExec { source, scan, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for SourceScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<_> = self.scan.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        write!(f, "SourceScanExec: {}, columns=[{}]", self.source, columns.join(", "))?;
+        match &self.scan.predicate {
+            Some(predicate) => write!(f, ", predicate={predicate}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for SourceScanExec {
+    fn name(&self) -> &str {
+        "SourceScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
+    }
+
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        internal_err!("the scan of {} was not bound to files", self.source)
+    }
+}
+
+/// The engine's error outside of SQL planning: a limit, or a fault of ours.
+pub(crate) fn engine_error(error: DataFusionError) -> watershed_core::Error {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(message) => watershed_core::Error::Resources(message.clone()),
+        DataFusionError::Execution(message) => watershed_core::Error::Input(message.clone()),
+        other => watershed_core::Error::bug(other.strip_backtrace()),
+    }
+}

@@ -1,0 +1,200 @@
+//! The planner: names, and the way from a query to a streaming graph or to a batch answer.
+//!
+//! Two catalogs stand side by side. In the streaming one a name is a source, a hole in a plan; in the batch one it is a
+//! table with files. Views and window table functions are rewritten in the query's syntax before either sees it, so both
+//! plan the same text. The streaming one leaves out the optimiser's rules that change how an aggregate is made up, or that
+//! take a source out of the plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast;
+use watershed_core::error::{Error, Place, Result};
+use watershed_core::history::Layout;
+use watershed_core::scan::ScanFile;
+use watershed_core::time::Span;
+
+use crate::lower::{LowerOptions, Lowered, Lowering};
+use crate::scan::{engine_error, table_schema};
+use crate::sql::place::{place, planning_error};
+use crate::sql::{refuse, views, window_tables};
+use crate::tables::{FilesProvider, SourceProvider};
+
+/// Rules that would break up an aggregate, or optimise a source away that the runtime has to follow.
+const LEFT_OUT: [&str; 5] = [
+    "single_distinct_aggregation_to_group_by",
+    "eliminate_group_by_constant",
+    "propagate_empty_relation",
+    "eliminate_filter",
+    "unions_to_filter",
+];
+
+/// A source as the planner knows it.
+#[derive(Clone, Debug)]
+pub struct SourceTable {
+    pub name: String,
+    pub layout: Layout,
+    /// The column that the watermark speaks of.
+    pub time_column: String,
+    pub delay: Span,
+}
+
+/// Plans queries. Sources, tables and views are added first, in any order but that a view comes after what it reads.
+pub struct Planner {
+    streaming: SessionContext,
+    batch: SessionContext,
+    sources: BTreeMap<String, SourceTable>,
+    tables: Vec<String>,
+    views: BTreeMap<String, ast::Query>,
+}
+
+impl Planner {
+    /// A planner for `parallelism` workers, over the runtime's object stores, memory pool and caches.
+    pub fn new(runtime: Arc<RuntimeEnv>, parallelism: usize) -> Result<Planner> {
+        let batch = state(&runtime, parallelism, SessionStateBuilder::new());
+        let left_out = |rule: &Arc<dyn OptimizerRule + Send + Sync>| LEFT_OUT.contains(&rule.name());
+        let (gone, rules): (Vec<_>, Vec<_>) = Optimizer::new().rules.into_iter().partition(left_out);
+        if gone.len() != LEFT_OUT.len() {
+            let found: Vec<_> = gone.iter().map(|rule| rule.name()).collect();
+            return Err(Error::bug(format!("the optimiser has only these of the rules to leave out: {found:?}")));
+        }
+        let streaming = state(&runtime, parallelism, SessionStateBuilder::new().with_optimizer_rules(rules));
+        Ok(Planner {
+            streaming: SessionContext::new_with_state(streaming),
+            batch: SessionContext::new_with_state(batch),
+            sources: BTreeMap::new(),
+            tables: vec![],
+            views: BTreeMap::new(),
+        })
+    }
+
+    /// Makes a source known to streaming queries; its event time must be a timestamp.
+    pub fn add_source(&mut self, source: SourceTable) -> Result<()> {
+        let SourceTable { name, layout, time_column, .. } = &source;
+        let schema = table_schema(layout);
+        let Ok(field) = schema.field_with_name(time_column) else {
+            let columns: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let message = format!(
+                "source {name}: {} has no column {time_column} for the watermark; it has {}",
+                layout.location,
+                columns.join(", ")
+            );
+            return Err(Error::input(message));
+        };
+        if !matches!(field.data_type(), DataType::Timestamp(..)) {
+            let message = format!(
+                "source {name}: {time_column} is of type {}, but a watermark speaks of a TIMESTAMP: name another column \
+                 in WATERMARK FOR",
+                field.data_type()
+            );
+            return Err(Error::input(message));
+        }
+        let provider = SourceProvider::new(name.clone(), layout.clone());
+        register(&self.streaming, name, Arc::new(provider))?;
+        self.sources.insert(name.clone(), source);
+        Ok(())
+    }
+
+    /// Makes a plain view known, to streaming and batch queries alike.
+    pub fn add_view(&mut self, name: &str, query: ast::Query) -> Result<()> {
+        let (query, _) = self.rewrite(query, &self.all_names())?;
+        self.views.insert(name.to_string(), query);
+        Ok(())
+    }
+
+    /// Makes a table known to batch queries: these files are what it holds.
+    pub fn add_table(&mut self, name: &str, layout: Layout, files: Vec<ScanFile>) -> Result<()> {
+        register(&self.batch, name, Arc::new(FilesProvider::new(layout, files)))?;
+        if !self.tables.iter().any(|known| known == name) {
+            self.tables.push(name.to_string());
+        }
+        Ok(())
+    }
+
+    /// Lowers a query to a streaming graph, or says what of it cannot be made incremental.
+    pub async fn lower(&self, query: &ast::Query, options: &LowerOptions) -> Result<Lowered> {
+        let names: Vec<String> = self.sources.keys().cloned().collect();
+        let at = place(query);
+        let (query, window_at) = self.rewrite(query.clone(), &names)?;
+        refuse::check(&query)?;
+        let grouping_at = refuse::grouping_place(&query);
+        let state = with_parallelism(self.streaming.state(), options.parallelism);
+        let single = with_parallelism(self.streaming.state(), 1);
+        let plan = logical(&state, query, at).await?;
+        let plan = analysed(&state, plan).map_err(|e| planning_error(&e, at))?;
+        let sources = &self.sources;
+        let lowering = Lowering { state: &state, single: &single, sources, options, at, grouping_at, window_at };
+        lowering.lower(&plan).await
+    }
+
+    /// The query as an ordinary batch query over the tables.
+    pub async fn batch(&self, query: &ast::Query) -> Result<DataFrame> {
+        let at = place(query);
+        let (query, _) = self.rewrite(query.clone(), &self.tables)?;
+        let state = self.batch.state();
+        let plan = logical(&state, query, at).await?;
+        Ok(DataFrame::new(state, plan))
+    }
+
+    /// What plans of this planner are run with.
+    pub fn task_context(&self) -> Arc<TaskContext> {
+        self.streaming.task_ctx()
+    }
+
+    fn all_names(&self) -> Vec<String> {
+        self.sources.keys().chain(&self.tables).cloned().collect()
+    }
+
+    fn rewrite(&self, mut query: ast::Query, names: &[String]) -> Result<(ast::Query, Option<Place>)> {
+        let window_at = window_tables::rewrite(&mut query)?;
+        views::expand(&mut query, &self.views, names)?;
+        Ok((query, window_at))
+    }
+}
+
+fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+    let reference = datafusion::common::TableReference::bare(name.to_string());
+    let deregistered = context.deregister_table(reference.clone());
+    deregistered.and_then(|_| context.register_table(reference, provider)).map_err(engine_error)?;
+    Ok(())
+}
+
+fn state(runtime: &Arc<RuntimeEnv>, parallelism: usize, builder: SessionStateBuilder) -> SessionState {
+    let config = SessionConfig::new()
+        .with_target_partitions(parallelism.max(1))
+        .with_round_robin_repartition(false)
+        .set_bool("datafusion.sql_parser.collect_spans", true);
+    builder.with_config(config).with_runtime_env(Arc::clone(runtime)).with_default_features().build()
+}
+
+fn with_parallelism(mut state: SessionState, parallelism: usize) -> SessionState {
+    state.config_mut().options_mut().execution.target_partitions = parallelism.max(1);
+    state
+}
+
+async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> Result<LogicalPlan> {
+    let statement = EngineStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+    state.statement_to_plan(statement).await.map_err(|e| planning_error(&e, at))
+}
+
+/// Types settled, constants folded, filters as far down as they go; the plan's shape is still the query's.
+fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let plan = state.analyzer().execute_and_check(plan, &state.config_options().clone(), |_, _| {})?;
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
+        vec![Arc::new(SimplifyExpressions::new()), Arc::new(PushDownFilter::new())];
+    Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
+}

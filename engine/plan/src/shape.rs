@@ -1,0 +1,136 @@
+//! The shape of a plan: stateless all through, or one aggregate with stateless work below and above it.
+//!
+//! ```text
+//! [Projection | Filter | SubqueryAlias]*             the finish, once a window is final
+//!   Aggregate                                        at most one
+//!     [Projection | Filter | SubqueryAlias | Union]*  the fragment
+//!       TableScan of a source
+//! ```
+//!
+//! Everything else is refused: which node, why, and what to write instead.
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Volatility};
+use watershed_core::error::{Error, Place, Result};
+
+/// The aggregate of a plan, `None` if it is stateless; an error if the plan has another shape.
+pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<&Aggregate>> {
+    let mut node = plan;
+    loop {
+        expressions(node, at)?;
+        node = match node {
+            LogicalPlan::Projection(p) => &p.input,
+            LogicalPlan::Filter(f) => &f.input,
+            LogicalPlan::SubqueryAlias(a) => &a.input,
+            LogicalPlan::Aggregate(aggregate) => {
+                stateless(&aggregate.input, true, at)?;
+                return Ok(Some(aggregate));
+            }
+            other => {
+                stateless(other, false, at)?;
+                return Ok(None);
+            }
+        };
+    }
+}
+
+/// Every scan below, in order.
+pub(crate) fn scans(plan: &LogicalPlan) -> Vec<&LogicalPlan> {
+    match plan {
+        LogicalPlan::TableScan(_) => vec![plan],
+        other => other.inputs().into_iter().flat_map(scans).collect(),
+    }
+}
+
+fn stateless(plan: &LogicalPlan, below_aggregate: bool, at: Option<Place>) -> Result<()> {
+    expressions(plan, at)?;
+    match plan {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::TableScan(_) => {
+            plan.inputs().into_iter().try_for_each(|input| stateless(input, below_aggregate, at))
+        }
+        other => Err(Error::sql_at(reason(other, below_aggregate), at)),
+    }
+}
+
+/// Why a node cannot be made incremental.
+fn reason(node: &LogicalPlan, below_aggregate: bool) -> String {
+    let (name, why) = match node {
+        LogicalPlan::Aggregate(_) if below_aggregate => (
+            "Aggregate over Aggregate",
+            "not supported yet; make the inner one a materialized view, and read its table as a source",
+        ),
+        LogicalPlan::Aggregate(_) => (
+            "Aggregate below Union",
+            "not supported yet; put the UNION ALL into FROM and aggregate once, or write one view a branch",
+        ),
+        LogicalPlan::Join(_) => ("Join", "not supported yet; UNION ALL of sources is"),
+        LogicalPlan::Sort(_) => ("Sort", "a view has no order of its own; order when you read it"),
+        LogicalPlan::Limit(_) => ("Limit", "which rows come first changes as facts arrive; limit when you read the view"),
+        LogicalPlan::Window(_) => ("WindowAggr", "a row's answer depends on rows still to come; group by a time window"),
+        LogicalPlan::Distinct(_) => (
+            "Distinct",
+            "every row there ever was would have to be remembered; write GROUP BY with a window, such as TUMBLE",
+        ),
+        LogicalPlan::Subquery(_) => ("Subquery", "its answer changes as facts arrive; not supported yet"),
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+            return "the query reads no source: a view needs FROM, with a source in it".to_string();
+        }
+        LogicalPlan::Unnest(_) => ("Unnest", "not supported yet"),
+        LogicalPlan::RecursiveQuery(_) => ("RecursiveQuery", "cannot be kept up incrementally"),
+        other => return format!("{}: not supported in a view", other.display()),
+    };
+    format!("{name}: {why}")
+}
+
+/// Refuses what an expression may not hold in a view.
+fn expressions(node: &LogicalPlan, at: Option<Place>) -> Result<()> {
+    let mut refused = None;
+    let visited = node.apply_expressions(|expr| {
+        expr.apply(|e| {
+            refused = refused.take().or_else(|| refuse(e));
+            Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })
+    });
+    visited.map_err(|e| Error::bug(e.strip_backtrace()))?;
+    match refused {
+        Some(message) => Err(Error::sql_at(message, at)),
+        None => Ok(()),
+    }
+}
+
+fn refuse(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::ScalarFunction(call) => match call.func.signature().volatility {
+            Volatility::Immutable => None,
+            Volatility::Stable => Some(format!(
+                "{}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'",
+                call.func.name()
+            )),
+            Volatility::Volatile => Some(format!(
+                "{}(): its value is another one each time a slice is read, so a result could not be repeated",
+                call.func.name()
+            )),
+        },
+        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
+            Some("Subquery: its answer changes as facts arrive; not supported yet".to_string())
+        }
+        Expr::WindowFunction(_) => {
+            Some("WindowAggr: a row's answer depends on rows still to come; group by a time window".to_string())
+        }
+        Expr::AggregateFunction(call) => {
+            let name = call.func.name();
+            matches!(name, "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg").then(|| {
+                format!("{name}: depends on the order in which rows are read, which history does not have; not supported yet")
+            })
+        }
+        Expr::GroupingSet(_) => {
+            Some("GROUPING SETS, ROLLUP and CUBE: not supported yet; write one view for each grouping".to_string())
+        }
+        Expr::Placeholder(p) => Some(format!("{}: a view has no parameters; use ${{NAME}}", p.id)),
+        _ => None,
+    }
+}

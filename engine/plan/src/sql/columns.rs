@@ -1,0 +1,103 @@
+//! Column definitions of `CREATE TABLE` as an Arrow schema.
+//!
+//! Only types that a Delta table has are taken, in the form that reads back from it: times are microseconds.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
+};
+use watershed_core::error::{Error, Place, Result};
+
+use super::parse::normal;
+use super::place::span_place;
+
+pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<SchemaRef> {
+    let mut fields: Vec<Field> = vec![];
+    for column in columns {
+        let at = span_place(column.name.span).or(statement);
+        let name = normal(&column.name);
+        if fields.iter().any(|f| *f.name() == name) {
+            return Err(Error::sql_at(format!("column {name} is given twice"), at));
+        }
+        let data_type = data_type(&column.data_type).ok_or_else(|| {
+            let known = "BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP \
+                         [WITH TIME ZONE], or an array of these";
+            Error::sql_at(format!("{name}: type {} is not supported; there are {known}", column.data_type), at)
+        })?;
+        let mut nullable = true;
+        for option in &column.options {
+            match option.option {
+                ColumnOption::Null => nullable = true,
+                ColumnOption::NotNull => nullable = false,
+                ref other => {
+                    return Err(Error::sql_at(format!("{name}: {other} is not supported yet"), at));
+                }
+            }
+        }
+        fields.push(Field::new(name, data_type, nullable));
+    }
+    if fields.is_empty() {
+        return Err(Error::sql_at("a table has at least one column", statement));
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The type as [`schema`] reads it back.
+pub(crate) fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_string(),
+        DataType::Int8 => "TINYINT".to_string(),
+        DataType::Int16 => "SMALLINT".to_string(),
+        DataType::Int32 => "INT".to_string(),
+        DataType::Int64 => "BIGINT".to_string(),
+        DataType::Float32 => "REAL".to_string(),
+        DataType::Float64 => "DOUBLE".to_string(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Utf8 => "VARCHAR".to_string(),
+        DataType::Binary => "BYTEA".to_string(),
+        DataType::Date32 => "DATE".to_string(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".to_string(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_string(),
+        DataType::List(element) => format!("ARRAY<{}>", sql_type(element.data_type())),
+        other => other.to_string(),
+    }
+}
+
+fn data_type(sql: &SqlType) -> Option<DataType> {
+    Some(match sql {
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::TinyInt(_) => DataType::Int8,
+        SqlType::SmallInt(_) | SqlType::Int2(_) => DataType::Int16,
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) => DataType::Int32,
+        SqlType::BigInt(_) | SqlType::Int8(_) => DataType::Int64,
+        SqlType::Real | SqlType::Float4 => DataType::Float32,
+        SqlType::Float(_) | SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => DataType::Float64,
+        SqlType::Decimal(info) | SqlType::Numeric(info) | SqlType::Dec(info) => decimal(info)?,
+        SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Text | SqlType::String(_) => DataType::Utf8,
+        SqlType::Bytea | SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) => DataType::Binary,
+        SqlType::Date => DataType::Date32,
+        SqlType::Timestamp(None | Some(6), zone) => match zone {
+            TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => DataType::Timestamp(TimeUnit::Microsecond, None),
+            TimezoneInfo::WithTimeZone | TimezoneInfo::Tz => {
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+            }
+        },
+        SqlType::Array(ArrayElemTypeDef::AngleBracket(of) | ArrayElemTypeDef::SquareBracket(of, None)) => {
+            DataType::List(Arc::new(Field::new("element", data_type(of)?, true)))
+        }
+        _ => return None,
+    })
+}
+
+fn decimal(info: &ExactNumberInfo) -> Option<DataType> {
+    let (precision, scale) = match *info {
+        ExactNumberInfo::None => (38, 10),
+        ExactNumberInfo::Precision(p) => (p, 0),
+        ExactNumberInfo::PrecisionAndScale(p, s) => (p, s),
+    };
+    let precision = u8::try_from(precision).ok().filter(|p| (1..=38).contains(p))?;
+    let scale = i8::try_from(scale).ok().filter(|s| (0..=38).contains(s) && *s as u8 <= precision)?;
+    Some(DataType::Decimal128(precision, scale))
+}

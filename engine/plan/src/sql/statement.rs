@@ -1,0 +1,191 @@
+//! What a user can say.
+//!
+//! [`std::fmt::Display`] gives the normalised text: keywords in capitals, no comments, options as written. It is a
+//! statement's identity, by which a second run knows whether its view was changed.
+
+use std::fmt;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::sql::sqlparser::ast;
+use watershed_core::error::Place;
+use watershed_core::time::Span;
+
+use super::columns;
+
+/// One statement of a text.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    pub statement: Statement,
+    /// The normalised text, variables replaced.
+    pub text: String,
+    pub at: Place,
+}
+
+/// Options of a `WITH (…)`: names in lower case, values as text.
+pub type Options = Vec<(String, String)>;
+
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // A text holds a handful of them.
+pub enum Statement {
+    CreateSource(CreateSource),
+    CreateMaterializedView(CreateMaterializedView),
+    CreateTable(CreateTable),
+    CreateView(CreateView),
+    Insert(Insert),
+    Drop(Drop),
+    Set { name: String, value: String },
+    Explain(Box<Parsed>),
+    Describe(String),
+    Query(ast::Query),
+}
+
+/// `CREATE [OR REPLACE] SOURCE name [(WATERMARK FOR c AS c [- INTERVAL '…'])] WITH (lake = '…', …)`
+#[derive(Clone, Debug)]
+pub struct CreateSource {
+    pub name: String,
+    pub or_replace: bool,
+    /// `None`: the table's own time column.
+    pub time_column: Option<String>,
+    pub delay: Span,
+    pub options: Options,
+}
+
+/// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (…)] AS query`
+#[derive(Clone, Debug)]
+pub struct CreateMaterializedView {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub options: Options,
+    pub query: ast::Query,
+}
+
+/// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (columns) [WITH (…)]`
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub columns: SchemaRef,
+    pub options: Options,
+}
+
+/// `CREATE [OR REPLACE] VIEW name AS query`
+#[derive(Clone, Debug)]
+pub struct CreateView {
+    pub name: String,
+    pub or_replace: bool,
+    pub query: ast::Query,
+}
+
+/// `INSERT INTO table [WITH (job = '…', …)] query`
+#[derive(Clone, Debug)]
+pub struct Insert {
+    pub table: String,
+    pub options: Options,
+    pub query: ast::Query,
+}
+
+/// `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW [IF EXISTS] name [KEEP TABLE]`
+#[derive(Clone, Debug)]
+pub struct Drop {
+    pub kind: Kind,
+    pub name: String,
+    pub if_exists: bool,
+    pub keep_table: bool,
+}
+
+/// What the catalog holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Source,
+    Table,
+    View,
+    MaterializedView,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Source => "SOURCE",
+            Kind::Table => "TABLE",
+            Kind::View => "VIEW",
+            Kind::MaterializedView => "MATERIALIZED VIEW",
+        })
+    }
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Statement::CreateSource(s) => {
+                write!(f, "CREATE {}SOURCE {}", flag(s.or_replace, "OR REPLACE "), name(&s.name))?;
+                if let Some(column) = &s.time_column {
+                    let column = name(column);
+                    write!(f, " (WATERMARK FOR {column} AS {column}")?;
+                    if s.delay.0 != 0 {
+                        write!(f, " - INTERVAL '{} microseconds'", s.delay.0)?;
+                    }
+                    f.write_str(")")?;
+                }
+                options(f, &s.options)
+            }
+            Statement::CreateMaterializedView(s) => {
+                let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
+                write!(f, "CREATE {replace}MATERIALIZED VIEW {unless}{}", name(&s.name))?;
+                options(f, &s.options)?;
+                write!(f, " AS {}", s.query)
+            }
+            Statement::CreateTable(s) => {
+                let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
+                write!(f, "CREATE {replace}TABLE {unless}{} (", name(&s.name))?;
+                for (i, column) in s.columns.fields().iter().enumerate() {
+                    let comma = if i == 0 { "" } else { ", " };
+                    let nullable = flag(!column.is_nullable(), " NOT NULL");
+                    write!(f, "{comma}{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))?;
+                }
+                f.write_str(")")?;
+                options(f, &s.options)
+            }
+            Statement::CreateView(s) => {
+                write!(f, "CREATE {}VIEW {} AS {}", flag(s.or_replace, "OR REPLACE "), name(&s.name), s.query)
+            }
+            Statement::Insert(s) => {
+                write!(f, "INSERT INTO {}", name(&s.table))?;
+                options(f, &s.options)?;
+                write!(f, " {}", s.query)
+            }
+            Statement::Drop(s) => {
+                let (exists, keep) = (flag(s.if_exists, "IF EXISTS "), flag(s.keep_table, " KEEP TABLE"));
+                write!(f, "DROP {} {exists}{}{keep}", s.kind, name(&s.name))
+            }
+            Statement::Set { name: setting, value } => write!(f, "SET {setting} = {}", quoted(value)),
+            Statement::Explain(of) => write!(f, "EXPLAIN {}", of.text),
+            Statement::Describe(of) => write!(f, "DESCRIBE {}", name(of)),
+            Statement::Query(query) => query.fmt(f),
+        }
+    }
+}
+
+fn flag(set: bool, text: &'static str) -> &'static str {
+    if set { text } else { "" }
+}
+
+fn options(f: &mut fmt::Formatter<'_>, options: &Options) -> fmt::Result {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let given: Vec<_> = options.iter().map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
+    write!(f, " WITH ({})", given.join(", "))
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+/// A name, in double quotes where it needs them to be read back.
+fn name(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
+        && name.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit());
+    if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}

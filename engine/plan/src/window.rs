@@ -1,0 +1,258 @@
+//! Windows: which expressions over a time column are windows, where they start and how long they are.
+//!
+//! `date_bin` with a constant width and `date_trunc` with a constant unit are monotone in time, and every value of theirs
+//! stands for a half-open interval; so a group of theirs is final once the watermark has passed the interval's end.
+
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
+use chrono::{DateTime, Datelike, NaiveDate};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
+use watershed_core::EventTime;
+use watershed_core::time::Span;
+use watershed_operators::WindowEnd;
+
+use crate::sql::window_tables::fixed_span;
+
+/// A family of windows that follow each other without gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WindowForm {
+    /// One starts at `origin`.
+    Fixed { width: Span, origin: EventTime },
+    /// Calendar months in UTC; a year begins with one.
+    Months(u32),
+}
+
+impl WindowForm {
+    /// The start of the window that holds a time.
+    pub(crate) fn start(self, time: EventTime) -> EventTime {
+        match (self, time) {
+            (_, EventTime::MIN | EventTime::MAX) => time,
+            (WindowForm::Fixed { width, origin }, EventTime(t)) => {
+                let into = (i128::from(t) - i128::from(origin.0)).rem_euclid(i128::from(width.0));
+                EventTime(i64::try_from(i128::from(t) - into).unwrap_or(i64::MIN))
+            }
+            (WindowForm::Months(n), EventTime(t)) => {
+                let n = i64::from(n);
+                let start = DateTime::from_timestamp_micros(t).and_then(|date| {
+                    let month = i64::from(date.year()) * 12 + i64::from(date.month0());
+                    let first = month - month.rem_euclid(n);
+                    let year = i32::try_from(first.div_euclid(12)).ok()?;
+                    let month0 = u32::try_from(first.rem_euclid(12)).ok()?;
+                    NaiveDate::from_ymd_opt(year, month0 + 1, 1)?.and_hms_opt(0, 0, 0)
+                });
+                start.map_or(EventTime::MIN, |date| EventTime(date.and_utc().timestamp_micros()))
+            }
+        }
+    }
+
+    pub(crate) fn end(self) -> WindowEnd {
+        match self {
+            WindowForm::Fixed { width, .. } => WindowEnd::Fixed(width),
+            WindowForm::Months(n) => WindowEnd::Months(n),
+        }
+    }
+
+    /// The start of the first window that begins at or after a time.
+    pub(crate) fn first_from(self, time: EventTime) -> EventTime {
+        let start = self.start(time);
+        if start == time { start } else { self.end().of(start) }
+    }
+
+    /// The windows' width as an interval literal.
+    pub(crate) fn interval(self) -> ScalarValue {
+        let (months, nanoseconds) = match self {
+            WindowForm::Fixed { width, .. } => (0, width.0.saturating_mul(1_000)),
+            WindowForm::Months(n) => (i32::try_from(n).unwrap_or(i32::MAX), 0),
+        };
+        ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days: 0, nanoseconds }))
+    }
+}
+
+/// What an expression is, seen as a window.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Meaning {
+    /// The start of a window over this column.
+    Start(WindowForm, Column),
+    /// Its end.
+    End(WindowForm, Column),
+    /// Looks like a window but is none, and why.
+    Not(String),
+    /// Nothing to do with windows.
+    Other,
+}
+
+/// What an expression over a scan's columns is; `type_of` tells a column's type.
+pub(crate) fn meaning(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Meaning {
+    match expr {
+        Expr::Alias(alias) => meaning(&alias.expr, type_of),
+        Expr::Cast(cast) if keeps_time(cast) => meaning(&cast.expr, type_of),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => match meaning(left, type_of) {
+            Meaning::Start(form, column) if interval(right).is_some_and(|i| same_length(i, form)) => {
+                Meaning::End(form, column)
+            }
+            _ => Meaning::Other,
+        },
+        Expr::ScalarFunction(call) => match (call.func.name(), &call.args[..]) {
+            ("date_bin", [width, time]) => date_bin(width, time, None, type_of),
+            ("date_bin", [width, time, origin]) => date_bin(width, time, Some(origin), type_of),
+            ("date_trunc", [unit, time]) => date_trunc(unit, time, type_of),
+            _ => Meaning::Other,
+        },
+        _ => Meaning::Other,
+    }
+}
+
+fn date_bin(width: &Expr, time: &Expr, origin: Option<&Expr>, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Meaning {
+    let Some(column) = time_column(time, type_of) else { return Meaning::Other };
+    let Some(width) = interval(width) else {
+        return Meaning::Not("date_bin's width is not a constant".to_string());
+    };
+    let Some(width) = fixed_span(width).filter(|w| w.0 > 0) else {
+        return Meaning::Not(
+            "date_bin's width is not of fixed, positive length in whole microseconds; for calendar windows write \
+             date_trunc with 'month', 'quarter' or 'year'"
+                .to_string(),
+        );
+    };
+    match origin.map(|origin| literal(origin).and_then(micros)) {
+        None => Meaning::Start(WindowForm::Fixed { width, origin: EventTime(0) }, column),
+        Some(Some(origin)) => Meaning::Start(WindowForm::Fixed { width, origin: EventTime(origin) }, column),
+        Some(None) => Meaning::Not("date_bin's origin is not a constant in whole microseconds".to_string()),
+    }
+}
+
+fn date_trunc(unit: &Expr, time: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Meaning {
+    let Some(column) = time_column(time, type_of) else { return Meaning::Other };
+    let Some(unit) = literal(unit).and_then(|unit| unit.try_as_str().flatten().map(str::to_lowercase)) else {
+        return Meaning::Not("date_trunc's unit is not a constant".to_string());
+    };
+    if let Some(DataType::Timestamp(_, Some(zone))) = type_of(&column)
+        && !is_utc(&zone)
+    {
+        return Meaning::Not(format!(
+            "date_trunc in time zone {zone}: not supported yet; date_bin and TUMBLE make windows in UTC"
+        ));
+    }
+    let fixed = |width: Span| WindowForm::Fixed { width, origin: EventTime(0) };
+    let form = match unit.as_str() {
+        "microsecond" => fixed(Span::MICROSECOND),
+        "millisecond" => fixed(Span(1_000)),
+        "second" => fixed(Span::SECOND),
+        "minute" => fixed(Span::MINUTE),
+        "hour" => fixed(Span::HOUR),
+        "day" => fixed(Span::DAY),
+        // Weeks start on Mondays; 1970-01-05 was one.
+        "week" => WindowForm::Fixed { width: Span(7 * Span::DAY.0), origin: EventTime(4 * Span::DAY.0) },
+        "month" => WindowForm::Months(1),
+        "quarter" => WindowForm::Months(3),
+        "year" => WindowForm::Months(12),
+        other => return Meaning::Not(format!("date_trunc('{other}', …) makes no windows")),
+    };
+    Meaning::Start(form, column)
+}
+
+/// The timestamp column that an expression is, casts that keep the instant aside.
+fn time_column(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Option<Column> {
+    match expr {
+        Expr::Alias(alias) => time_column(&alias.expr, type_of),
+        Expr::Cast(cast) if keeps_time(cast) => {
+            let column = time_column(&cast.expr, type_of)?;
+            let (from, to) = (type_of(&column)?, cast.field.data_type());
+            same_instant(&from, to).then_some(column)
+        }
+        Expr::Column(column) => matches!(type_of(column)?, DataType::Timestamp(..)).then(|| column.clone()),
+        _ => None,
+    }
+}
+
+/// Casts to a coarser unit than microseconds would move times.
+fn keeps_time(cast: &Cast) -> bool {
+    matches!(cast.field.data_type(), DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _))
+}
+
+fn same_instant(from: &DataType, to: &DataType) -> bool {
+    let utc = |zone: &Option<std::sync::Arc<str>>| zone.as_ref().is_none_or(|zone| is_utc(zone));
+    match (from, to) {
+        (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => a == b || (utc(a) && utc(b)),
+        _ => false,
+    }
+}
+
+fn is_utc(zone: &str) -> bool {
+    matches!(zone, "UTC" | "+00:00" | "+00" | "Z" | "Etc/UTC" | "utc")
+}
+
+fn literal(expr: &Expr) -> Option<&ScalarValue> {
+    match expr {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    }
+}
+
+fn interval(expr: &Expr) -> Option<IntervalMonthDayNano> {
+    let months = |months| IntervalMonthDayNano { months, days: 0, nanoseconds: 0 };
+    match *literal(expr)? {
+        ScalarValue::IntervalMonthDayNano(interval) => interval,
+        ScalarValue::IntervalYearMonth(interval) => interval.map(months),
+        ScalarValue::IntervalDayTime(interval) => interval.map(|i| IntervalMonthDayNano {
+            months: 0,
+            days: i.days,
+            nanoseconds: i64::from(i.milliseconds) * 1_000_000,
+        }),
+        _ => None,
+    }
+}
+
+fn same_length(interval: IntervalMonthDayNano, form: WindowForm) -> bool {
+    match form {
+        WindowForm::Fixed { width, .. } => fixed_span(interval) == Some(width),
+        WindowForm::Months(n) => {
+            let rest = interval.days == 0 && interval.nanoseconds == 0;
+            rest && u32::try_from(interval.months) == Ok(n)
+        }
+    }
+}
+
+/// A timestamp literal in microseconds, if it is a whole number of them.
+fn micros(value: &ScalarValue) -> Option<i64> {
+    match *value {
+        ScalarValue::TimestampSecond(t, _) => t?.checked_mul(1_000_000),
+        ScalarValue::TimestampMillisecond(t, _) => t?.checked_mul(1_000),
+        ScalarValue::TimestampMicrosecond(t, _) => t,
+        ScalarValue::TimestampNanosecond(t, _) => t.filter(|t| t % 1_000 == 0).map(|t| t / 1_000),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> EventTime {
+        EventTime(DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros())
+    }
+
+    #[test]
+    fn fixed_windows_start_at_their_origin() {
+        let week = WindowForm::Fixed { width: Span(7 * Span::DAY.0), origin: EventTime(4 * Span::DAY.0) };
+        assert_eq!(week.start(at("2024-05-12T23:59:59Z")), at("2024-05-06T00:00:00Z"));
+        assert_eq!(week.start(at("2024-05-13T00:00:00Z")), at("2024-05-13T00:00:00Z"));
+        let hour = WindowForm::Fixed { width: Span::HOUR, origin: EventTime(0) };
+        assert_eq!(hour.start(EventTime(-1)), EventTime(-Span::HOUR.0));
+        assert_eq!(hour.start(EventTime(i64::MIN + 1)), EventTime(i64::MIN));
+    }
+
+    #[test]
+    fn calendar_windows_start_with_the_year() {
+        assert_eq!(WindowForm::Months(1).start(at("2024-02-29T12:00:00Z")), at("2024-02-01T00:00:00Z"));
+        assert_eq!(WindowForm::Months(3).start(at("2024-06-30T23:59:59Z")), at("2024-04-01T00:00:00Z"));
+        assert_eq!(WindowForm::Months(12).start(at("1969-06-30T00:00:00Z")), at("1969-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_view_begins_with_the_first_whole_window() {
+        let form = WindowForm::Months(1);
+        assert_eq!(form.first_from(at("2024-02-01T00:00:00Z")), at("2024-02-01T00:00:00Z"));
+        assert_eq!(form.first_from(at("2024-02-01T00:00:01Z")), at("2024-03-01T00:00:00Z"));
+    }
+}

@@ -1,0 +1,8 @@
+//! The plan crate as its users see it: SQL in, graphs, schemas and refusals out, and fragments run over small files.
+
+mod binding;
+mod fixture;
+mod refusals;
+mod shapes;
+mod statements;
+mod windows;

@@ -1,0 +1,3 @@
+//! The runtime's checkpoints over real object stores.
+
+mod checkpoints;

@@ -1,0 +1,24 @@
+-- Half a year of US domestic flights, as one stream. Run it with `make demo`, or:
+--
+--   watershed load examples/flights/flights.parquet --into .demo/flights --time-column date --partition-by day
+--   watershed --home .demo/home run examples/flights/flights.sql --var FLIGHTS=.demo/flights
+
+-- The facts: a Delta table partitioned by day. A day that has been read is complete, so the watermark needs no delay.
+CREATE SOURCE flights (WATERMARK FOR date AS date)
+WITH (lake = '${FLIGHTS}');
+
+-- How punctual was each airport, hour by hour? A row appears once its hour is over, and never changes.
+CREATE MATERIALIZED VIEW delays AS
+SELECT window_start, window_end, origin,
+       count(*) AS flights,
+       count(*) FILTER (WHERE delay > 15) AS late_flights,
+       avg(delay) AS mean_delay,
+       max(delay) AS worst_delay
+FROM TUMBLE(flights, date, INTERVAL '1 hour')
+GROUP BY window_start, window_end, origin;
+
+-- Every flight that arrived two hours late or more. No windows, no state: rows are passed on as they come.
+CREATE MATERIALIZED VIEW long_delays AS
+SELECT date, origin, destination, distance, delay
+FROM flights
+WHERE delay >= 120;

@@ -1,0 +1,138 @@
+//! What a table asks of its readers and writers, and what of it Watershed can do. Pure.
+//!
+//! A feature that is not known is refused by name: reading on could give wrong rows, writing on could break the table.
+//! Delta protocol, "Table Features" and "Requirements for Writers".
+
+use watershed_core::{Error, Result};
+
+use super::{LogMetadata, LogProtocol};
+
+/// Reader features that do not change how an ordinary file is read. Deletion vectors are judged file by file.
+const READABLE: &[&str] = &["timestampNtz", "deletionVectors", "v2Checkpoint", "vacuumProtocolCheck"];
+
+/// Writer features under which a plain append needs nothing more than we do.
+const APPENDABLE: &[&str] = &[
+    "appendOnly",
+    "changeDataFeed",
+    "deletionVectors",
+    "invariants",
+    "checkConstraints",
+    "generatedColumns",
+    "identityColumns",
+    "timestampNtz",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
+
+/// Errors unless every file without a deletion vector can be read as a plain Parquet file of the table's columns.
+pub(crate) fn check_readable(table: &str, protocol: &LogProtocol, metadata: &LogMetadata) -> Result<()> {
+    let refuse = |feature: &str| {
+        Err(Error::input(format!(
+            "table {table} uses the reader feature '{feature}', which Watershed cannot read yet; rewrite it without the \
+             feature, or read a copy"
+        )))
+    };
+    if maps_columns(metadata) {
+        return refuse("columnMapping");
+    }
+    let features = protocol.reader_features.iter().flatten().map(String::as_str);
+    // The feature alone, with the mode 'none', changes nothing.
+    match features.filter(|f| *f != "columnMapping").find(|f| !READABLE.contains(f)) {
+        Some(feature) => refuse(feature),
+        None if protocol.min_reader_version > 3 => {
+            refuse(&format!("reader version {}", protocol.min_reader_version))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Errors unless files can be appended without doing more than writing and adding them.
+pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &LogMetadata) -> Result<()> {
+    let refuse = |what: String| Err(Error::input(format!("table {table} {what}, which Watershed cannot write yet")));
+    if maps_columns(metadata) {
+        return refuse("uses the writer feature 'columnMapping'".to_string());
+    }
+    if protocol.min_writer_version > 7 {
+        return refuse(format!("asks for writer version {}", protocol.min_writer_version));
+    }
+    let features = protocol.writer_features.iter().flatten().map(String::as_str);
+    if let Some(feature) = features.filter(|f| *f != "columnMapping").find(|f| !APPENDABLE.contains(f)) {
+        return refuse(format!("uses the writer feature '{feature}'"));
+    }
+    if let Some(name) = metadata.configuration.keys().find_map(|key| key.strip_prefix("delta.constraints.")) {
+        return refuse(format!("has the check constraint '{name}'"));
+    }
+    for (mark, what) in [
+        ("delta.generationExpression", "generated columns"),
+        ("delta.identity.", "identity columns"),
+        ("delta.invariants", "column invariants"),
+    ] {
+        // Column metadata keys stand in the schema's JSON as they are.
+        if metadata.schema_string.contains(&format!("\"{mark}")) {
+            return refuse(format!("has {what}"));
+        }
+    }
+    if let Some(span) = metadata.configuration.get("delta.setTransactionRetentionDuration") {
+        return Err(Error::input(format!(
+            "table {table} forgets transactions after {span} (delta.setTransactionRetentionDuration): a restarted job could \
+             not tell what it committed; remove the property"
+        )));
+    }
+    Ok(())
+}
+
+fn maps_columns(metadata: &LogMetadata) -> bool {
+    metadata.configuration.get("delta.columnMapping.mode").is_some_and(|mode| mode != "none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocol(reader: &[&str], writer: &[&str]) -> LogProtocol {
+        let own = |names: &[&str]| Some(names.iter().map(|n| n.to_string()).collect());
+        LogProtocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: own(reader),
+            writer_features: own(writer),
+        }
+    }
+
+    fn metadata(key: &str, value: &str) -> LogMetadata {
+        LogMetadata { configuration: [(key.to_string(), value.to_string())].into(), ..Default::default() }
+    }
+
+    #[test]
+    fn refuses_by_name() {
+        let plain = LogMetadata::default();
+        check_readable("t", &LogProtocol { min_reader_version: 1, ..Default::default() }, &plain).unwrap();
+        check_readable("t", &protocol(&["timestampNtz", "deletionVectors"], &[]), &plain).unwrap();
+        check_readable("t", &protocol(&["columnMapping"], &[]), &metadata("delta.columnMapping.mode", "none")).unwrap();
+        let error = check_readable("t", &protocol(&["typeWidening"], &[]), &plain).unwrap_err().to_string();
+        assert!(error.starts_with("table t uses the reader feature 'typeWidening', which Watershed cannot read yet"));
+        let mapped = metadata("delta.columnMapping.mode", "name");
+        let error = check_readable("t", &protocol(&["columnMapping"], &[]), &mapped).unwrap_err().to_string();
+        assert!(error.contains("'columnMapping'"), "{error}");
+    }
+
+    #[test]
+    fn refuses_what_an_append_would_break() {
+        let plain = LogMetadata::default();
+        check_appendable("t", &protocol(&[], &["appendOnly", "deletionVectors"]), &plain).unwrap();
+        let cases = [
+            (protocol(&[], &["rowTracking"]), plain.clone(), "'rowTracking'"),
+            (protocol(&[], &[]), metadata("delta.constraints.positive", "x > 0"), "check constraint 'positive'"),
+            (protocol(&[], &[]), metadata("delta.setTransactionRetentionDuration", "interval 7 days"), "interval 7 days"),
+            (
+                protocol(&[], &[]),
+                LogMetadata { schema_string: r#"{"delta.invariants":"x"}"#.to_string(), ..Default::default() },
+                "column invariants",
+            ),
+        ];
+        for (protocol, metadata, words) in cases {
+            let error = check_appendable("t", &protocol, &metadata).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A commit: refresh, decide, put if absent, and read back whatever is not known.
+//!
+//! ```text
+//!        ┌──────────────────────────────────────────────────────────────┐
+//!        ▼                                                              │ exists, or unknown
+//!  refresh ──▶ conflict? ──▶ decide on that very version ──▶ put entry version + 1 ──▶ done
+//!                 │                  │
+//!        judge the table anew   done before, or stop
+//! ```
+//!
+//! delta-rs's own retries are not used: its checker fails a plain append on another's delete, and does not know that our
+//! epoch may have been committed by an attempt whose answer was lost (design §6, §7).
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use deltalake::DeltaTable;
+use deltalake::kernel::{Add, Transaction};
+use object_store::{PutMode, PutOptions};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use watershed_core::clock::Clock;
+use watershed_core::epoch::CommitDecision;
+use watershed_core::sink::{Committed, PreparedCommit};
+use watershed_core::{Error, Result};
+
+use crate::log::{self, LogCommit, Refreshed, TableState, commit_path};
+use crate::stores::Place;
+
+/// Named in every commit.
+pub(crate) const ENGINE: &str = concat!("watershed/", env!("CARGO_PKG_VERSION"));
+
+/// The key of `commitInfo` that holds what is ours.
+const OURS: &str = "watershed";
+
+/// Attempts that another's commit may win before we give up.
+const RACES: u32 = 100;
+/// Attempts that the store may fail; it has its own retries below.
+const FAILURES: u32 = 6;
+/// Log entries searched for the one that carried a transaction.
+const SEARCH: u64 = 1000;
+/// As delta-rs, unless the table says otherwise.
+const CHECKPOINT_INTERVAL: u64 = 100;
+
+/// What is to be made visible.
+pub(crate) struct Append<'a> {
+    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) prepared: &'a PreparedCommit,
+    pub(crate) partition_columns: &'a [String],
+    pub(crate) info: &'a BTreeMap<String, Value>,
+}
+
+/// What commits that won mean to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// Nothing: other appends, deletes and compactions do not touch what we add.
+    None,
+    /// One of our applications got further: decide anew.
+    Transaction,
+    /// Metadata or protocol changed: judge the table anew.
+    Table,
+}
+
+/// Judges the winning commits. Pure.
+pub(crate) fn conflict(applications: &[&str], winning: &[LogCommit]) -> Conflict {
+    let ours = |t: &Transaction| applications.contains(&t.app_id.as_str());
+    if winning.iter().any(|c| c.metadata.is_some() || c.protocol.is_some()) {
+        Conflict::Table
+    } else if winning.iter().any(|c| c.transactions.iter().any(ours)) {
+        Conflict::Transaction
+    } else {
+        Conflict::None
+    }
+}
+
+/// Commits, once. `judge` errors when the table is not what we may write to; `decide` says what the state means for us.
+pub(crate) async fn commit(
+    place: &Place,
+    state: &mut TableState,
+    append: &Append<'_>,
+    clock: &dyn Clock,
+    judge: impl Fn(&TableState) -> Result<()>,
+    decide: impl Fn(&TableState) -> CommitDecision,
+) -> Result<Committed> {
+    let id = clock.id();
+    let applications: Vec<&str> = append.transactions.iter().map(|t| t.app_id.as_str()).collect();
+    let (mut races, mut failures, mut tried) = (0, 0, false);
+    loop {
+        let failure = match attempt(place, state, append, clock, id, &applications, &judge, &decide).await? {
+            Attempt::Committed(version) => {
+                checkpoint(place, state, version).await;
+                return Ok(Committed::Now { version });
+            }
+            // That it is done is known; whose it is only makes the answer finer.
+            Attempt::Before if tried => return Ok(whose(place, state, append, id).await.unwrap_or(Committed::Before)),
+            Attempt::Before => return Ok(Committed::Before),
+            Attempt::Lost => {
+                tried = true;
+                races += 1;
+                if races < RACES {
+                    continue;
+                }
+                Error::storage("too many other writers at", place.url.as_str(), format!("lost {races} races in a row"))
+            }
+            Attempt::Failed { put, failure } => {
+                tried = tried || put;
+                failure
+            }
+        };
+        failures += 1;
+        if failures >= FAILURES {
+            return Err(failure);
+        }
+        tracing::warn!(table = %place.url, failures, "commit not clear, reading back: {failure}");
+        tokio::time::sleep(Duration::from_millis(5 << failures)).await;
+    }
+}
+
+enum Attempt {
+    /// Our put went through.
+    Committed(u64),
+    /// The table has it.
+    Before,
+    /// An entry of that version was there already; it may be ours, if a put below us was tried twice.
+    Lost,
+    /// Not known, if `put`; else nothing was tried.
+    Failed { put: bool, failure: Error },
+}
+
+#[allow(clippy::too_many_arguments)] // The parts of one loop's body.
+async fn attempt(
+    place: &Place,
+    state: &mut TableState,
+    append: &Append<'_>,
+    clock: &dyn Clock,
+    id: Uuid,
+    applications: &[&str],
+    judge: &impl Fn(&TableState) -> Result<()>,
+    decide: &impl Fn(&TableState) -> CommitDecision,
+) -> Result<Attempt> {
+    match state.refresh(place).await {
+        Ok(Refreshed::Commits(winning)) => match conflict(applications, &winning) {
+            Conflict::Table => judge(state)?,
+            Conflict::Transaction | Conflict::None => {}
+        },
+        Ok(Refreshed::Anew) => judge(state)?,
+        Err(failure @ Error::Storage { .. }) => return Ok(Attempt::Failed { put: false, failure }),
+        Err(e) => return Err(e),
+    }
+    match decide(state) {
+        CommitDecision::Done => return Ok(Attempt::Before),
+        CommitDecision::Stop(why) => {
+            return Err(Error::stopped(format!("table {} (version {}): {why}", place.url, state.version)));
+        }
+        CommitDecision::Commit => {}
+    }
+    let version = state.version + 1;
+    let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+    let entry = entry(append, id, clock.now().0 / 1000, state.version)?;
+    match place.store.put_opts(&commit_path(place, version), entry.into(), options).await {
+        Ok(_) => Ok(Attempt::Committed(version)),
+        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Attempt::Lost),
+        Err(e) => {
+            let failure = Error::storage_unknown(format!("cannot commit version {version} of"), place.url.as_str(), e);
+            Ok(Attempt::Failed { put: true, failure })
+        }
+    }
+}
+
+/// The log entry, one action a line.
+fn entry(append: &Append<'_>, id: Uuid, now: i64, read_version: u64) -> Result<String> {
+    let mut lines = vec![
+        json!({"commitInfo": {
+            "timestamp": now,
+            "operation": "WRITE",
+            // Spark takes text only.
+            "operationParameters": {"mode": "Append", "partitionBy": json!(append.partition_columns).to_string()},
+            "readVersion": read_version,
+            "isBlindAppend": true,
+            "engineInfo": ENGINE,
+            OURS: {"commit": id, "info": append.info},
+        }})
+        .to_string(),
+    ];
+    let mut line = |name: &str, action: serde_json::Result<Value>| {
+        let action = action.map_err(|e| Error::bug(format!("an action as JSON: {e}")))?;
+        lines.push(json!({ name: action }).to_string());
+        Ok::<_, Error>(())
+    };
+    for transaction in &append.transactions {
+        let transaction = Transaction { last_updated: Some(now), ..transaction.clone() };
+        line("txn", serde_json::to_value(transaction))?;
+    }
+    for file in &append.prepared.files {
+        let size = i64::try_from(file.size).map_err(|_| Error::bug(format!("{} is too large", file.path)))?;
+        let add = Add {
+            path: file.path.clone(),
+            partition_values: file.values.clone().into_iter().collect::<HashMap<_, _>>(),
+            size,
+            modification_time: now,
+            data_change: true,
+            stats: Some(file.stats.clone()),
+            ..Default::default()
+        };
+        line("add", serde_json::to_value(add))?;
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Whether the commit that the table has is this call's, though its answer was lost.
+async fn whose(place: &Place, state: &TableState, append: &Append<'_>, id: Uuid) -> Result<Committed> {
+    let Some(first) = append.transactions.first() else { return Ok(Committed::Before) };
+    let found = find(place, state, &first.app_id, first.version).await?;
+    let ours = found.filter(|commit| ours(commit, "commit").and_then(Value::as_str) == Some(&id.to_string()));
+    Ok(ours.map_or(Committed::Before, |commit| Committed::Now { version: commit.version }))
+}
+
+/// The commit that carried a version of an application, if it is among the newest.
+pub(crate) async fn find(place: &Place, state: &TableState, application: &str, version: i64) -> Result<Option<LogCommit>> {
+    for at in (state.version.saturating_sub(SEARCH)..=state.version).rev() {
+        let Some(commit) = log::read_commit(place, at).await? else { return Ok(None) };
+        if commit.transactions.iter().any(|t| t.app_id == application && t.version == version) {
+            return Ok(Some(commit));
+        }
+    }
+    Ok(None)
+}
+
+/// What a commit of ours recorded besides its files.
+pub(crate) fn info(commit: &LogCommit) -> BTreeMap<String, Value> {
+    let recorded = ours(commit, "info").and_then(Value::as_object);
+    recorded.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn ours<'a>(commit: &'a LogCommit, key: &str) -> Option<&'a Value> {
+    commit.info.get(OURS)?.get(key)
+}
+
+/// Writes a log checkpoint now and then, so that readers need not replay everything. The commit stands without it.
+async fn checkpoint(place: &Place, state: &TableState, version: u64) {
+    let interval = state.metadata.configuration.get("delta.checkpointInterval").and_then(|text| text.parse().ok());
+    let interval = interval.filter(|n| *n > 0).unwrap_or(CHECKPOINT_INTERVAL);
+    if !version.is_multiple_of(interval) {
+        return;
+    }
+    let mut table = DeltaTable::new(log::log_store(place));
+    // In a task of its own, so that not even a panic there reaches the commit.
+    let written = tokio::spawn(async move {
+        table.load_version(version).await?;
+        deltalake::checkpoints::create_checkpoint(&table, None).await
+    });
+    let failure = match written.await {
+        Ok(Ok(())) => return,
+        Ok(Err(e)) => e.to_string(),
+        Err(e) => e.to_string(),
+    };
+    tracing::warn!(table = %place.url, version, "no log checkpoint was written, the next one is tried later: {failure}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{LogMetadata, LogProtocol};
+
+    #[test]
+    fn an_append_conflicts_with_little() {
+        let with = |change: fn(&mut LogCommit)| {
+            let mut commit = LogCommit::default();
+            change(&mut commit);
+            commit
+        };
+        let append = with(|c| c.adds.push(Add { data_change: true, ..Default::default() }));
+        let delete = with(|c| c.removes.push(Default::default()));
+        let other = with(|c| c.transactions.push(Transaction::new("other", 9)));
+        let own = with(|c| c.transactions.push(Transaction::new("us", 1)));
+        let metadata = with(|c| c.metadata = Some(LogMetadata::default()));
+        let protocol = with(|c| c.protocol = Some(LogProtocol::default()));
+        assert_eq!(conflict(&["us"], &[]), Conflict::None);
+        assert_eq!(conflict(&["us"], &[append.clone(), delete, other]), Conflict::None);
+        assert_eq!(conflict(&["us"], &[append, own.clone()]), Conflict::Transaction);
+        assert_eq!(conflict(&["us"], &[own.clone(), metadata]), Conflict::Table);
+        assert_eq!(conflict(&["us"], &[protocol, own]), Conflict::Table);
+    }
+}

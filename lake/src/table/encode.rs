@@ -1,0 +1,194 @@
+//! One table partition's rows as Parquet files: a task takes batches from a channel and encodes, rolls and uploads.
+//!
+//! Memory is bounded by row groups: encoders share a budget, and one that holds more than its part of it flushes. Floats
+//! are written plainly, for hashing values that hardly repeat is the largest cost of a dictionary.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
+use parquet::arrow::AsyncArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use watershed_core::sink::WrittenFile;
+use watershed_core::{Error, Result};
+
+use super::shape::{Key, Shape};
+use super::statistics::statistics;
+use crate::parquet_object::ObjectWriter;
+use crate::stores::Place;
+
+const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Bytes of unfinished row groups that all encoders of an epoch may hold together.
+const BUDGET: usize = 256 << 20;
+/// Row groups are not cut smaller than this for the budget's sake, or readers suffer.
+const LEAST_ROW_GROUP: usize = 1 << 20;
+
+/// What the encoders of one epoch share.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    pub(crate) place: Place,
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) target_file_size: u64,
+    properties: WriterProperties,
+    /// In file names, so that no two attempts ever write the same file.
+    attempt: Uuid,
+    files: AtomicU64,
+    running: AtomicUsize,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Encoding {
+    pub(crate) fn new(place: Place, shape: Arc<Shape>, target_file_size: u64, attempt: Uuid) -> Self {
+        let properties = properties(&shape.file_schema);
+        Encoding {
+            place,
+            shape,
+            target_file_size,
+            properties,
+            attempt,
+            files: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// The first failure of an encoder; a channel that closed early means there is one.
+    pub(crate) fn failure(&self) -> Error {
+        let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        failure.take().unwrap_or_else(|| {
+            Error::storage("writing has failed before at", self.place.url.as_str(), "see the first error")
+        })
+    }
+
+    /// Encodes what comes until the channel closes. `None` after a failure, which is kept for whoever asks.
+    pub(crate) async fn run(self: Arc<Self>, key: Key, batches: mpsc::Receiver<RecordBatch>) -> Option<Vec<WrittenFile>> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let written = self.encode(&key, batches).await;
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        match written {
+            Ok(files) => Some(files),
+            Err(e) => {
+                self.failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                None
+            }
+        }
+    }
+
+    async fn encode(&self, key: &Key, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<WrittenFile>> {
+        let mut written = vec![];
+        let mut open: Option<OpenFile> = None;
+        while let Some(batch) = batches.recv().await {
+            let mut file = match open.take() {
+                Some(file) => file,
+                None => self.begin(key)?,
+            };
+            self.append(&mut file, &batch).await?;
+            let size = file.writer.bytes_written() + file.writer.in_progress_size();
+            if u64::try_from(size).unwrap_or(u64::MAX) >= self.target_file_size {
+                written.push(self.end(key, file).await?);
+            } else {
+                open = Some(file);
+            }
+        }
+        if let Some(file) = open {
+            written.push(self.end(key, file).await?);
+        }
+        Ok(written)
+    }
+
+    fn begin(&self, key: &Key) -> Result<OpenFile> {
+        let n = self.files.fetch_add(1, Ordering::Relaxed);
+        let path = format!("{}part-{}-{n:05}.snappy.parquet", folder(&self.shape, key), self.attempt);
+        let object = ObjectWriter::new(self.place.store.clone(), self.place.at(&path)?);
+        let schema = self.shape.file_schema.clone();
+        let nan = vec![false; schema.fields().len()];
+        let writer = AsyncArrowWriter::try_new(object, schema, Some(self.properties.clone()));
+        Ok(OpenFile { writer: writer.map_err(|e| self.failed(&path, e))?, path, nan, rows: 0 })
+    }
+
+    async fn append(&self, file: &mut OpenFile, batch: &RecordBatch) -> Result<()> {
+        for (nan, column) in file.nan.iter_mut().zip(batch.columns()) {
+            *nan = *nan || has_nan(column);
+        }
+        file.rows += batch.num_rows() as u64;
+        file.writer.write(batch).await.map_err(|e| self.failed(&file.path, e))?;
+        let share = BUDGET / self.running.load(Ordering::Relaxed).max(1);
+        if file.writer.memory_size() > share.max(LEAST_ROW_GROUP) {
+            file.writer.flush().await.map_err(|e| self.failed(&file.path, e))?;
+        }
+        Ok(())
+    }
+
+    async fn end(&self, key: &Key, mut file: OpenFile) -> Result<WrittenFile> {
+        let metadata = file.writer.finish().await.map_err(|e| self.failed(&file.path, e))?;
+        let stats = statistics(&metadata, &self.shape.file_schema, &file.nan, &self.shape.time_columns());
+        Ok(WrittenFile {
+            path: file.path,
+            size: file.writer.bytes_written() as u64,
+            rows: file.rows,
+            values: self.shape.values(key),
+            stats,
+        })
+    }
+
+    fn failed(&self, path: &str, e: parquet::errors::ParquetError) -> Error {
+        // A data file that was half written, or wholly and unknown to us, is an orphan and harms nobody.
+        Error::storage("cannot write", format!("{}{path}", self.place.url), e)
+    }
+}
+
+struct OpenFile {
+    path: String,
+    writer: AsyncArrowWriter<ObjectWriter>,
+    nan: Vec<bool>,
+    rows: u64,
+}
+
+fn properties(schema: &Schema) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("watershed ", env!("CARGO_PKG_VERSION")).to_string());
+    for field in schema.fields().iter().filter(|f| f.data_type().is_floating()) {
+        let column = ColumnPath::new(vec![field.name().clone()]);
+        properties = properties.set_column_dictionary_enabled(column, false);
+    }
+    properties.build()
+}
+
+fn has_nan(column: &dyn Array) -> bool {
+    match column.data_type() {
+        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()),
+        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()),
+        _ => false,
+    }
+}
+
+/// The hive-style folder of a key, with a trailing slash, or nothing.
+fn folder(shape: &Shape, key: &Key) -> String {
+    let segment = |(column, value): (&String, &Option<String>)| match value {
+        Some(value) => format!("{}={}/", escape(column), escape(value)),
+        None => format!("{}=__HIVE_DEFAULT_PARTITION__/", escape(column)),
+    };
+    shape.partition_columns.iter().zip(key).map(segment).collect()
+}
+
+/// Percent-encodes what file systems and object stores do not take, as hive does; the folder's name is for people and for
+/// readers without a log.
+fn escape(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'@');
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match plain(byte) {
+            true => escaped.push(char::from(byte)),
+            false => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,130 @@
+//! Routes an epoch's rows to the table's partitions, and each partition's to the files that are being encoded.
+//!
+//! A partition has one file at a time while it is small, so that small partitions give one file an epoch; when much comes
+//! for it, or its encoder falls behind, it gets more, up to the sink's lanes. Rows of one lane go to one file in
+//! order. Partitions that nothing came for in a while are closed, since windows come in the order of time.
+//!
+//! Invariant: dropping the writer aborts its encoders; what they had written stays invisible.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use watershed_core::sink::{EpochWriter, PreparedCommit, WrittenFile};
+use watershed_core::{Error, Result};
+
+use super::encode::Encoding;
+use super::shape::Key;
+
+/// Batches that wait for one encoder.
+const WAITING: usize = 4;
+/// Rows of a partition that are worth another file.
+const ROWS_A_FILE: u64 = 1 << 20;
+/// A partition with fewer rows has one file, however slow.
+const ROWS_TO_SPLIT: u64 = 1 << 18;
+/// How often an encoder must have been behind to be helped.
+const TIMES_BEHIND: u64 = 8;
+/// Batches for other partitions after which an open one is closed, at least.
+const IDLE: u64 = 64;
+/// The most partitions open at once.
+const MOST_OPEN: usize = 512;
+
+/// Takes one epoch's rows.
+pub(crate) struct DeltaEpochWriter {
+    encoding: Arc<Encoding>,
+    lanes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: HashMap<Key, OpenPartition>,
+    encoders: JoinSet<Option<Vec<WrittenFile>>>,
+    batches: u64,
+}
+
+struct OpenPartition {
+    files: Vec<mpsc::Sender<RecordBatch>>,
+    rows: u64,
+    behind: u64,
+    used: u64,
+}
+
+impl DeltaEpochWriter {
+    pub(crate) fn new(encoding: Encoding, lanes: usize) -> Self {
+        DeltaEpochWriter { encoding: Arc::new(encoding), lanes: lanes.max(1), state: Mutex::default() }
+    }
+
+    /// The channel for a batch, opened if need be.
+    async fn route(&self, lane: usize, key: Key, rows: u64) -> mpsc::Sender<RecordBatch> {
+        let mut state = self.state.lock().await;
+        let State { open, encoders, batches } = &mut *state;
+        *batches += 1;
+        if !open.contains_key(&key) {
+            close_idle(open, *batches);
+        }
+        let mut begin = |key: &Key| {
+            let (sender, receiver) = mpsc::channel(WAITING);
+            encoders.spawn(self.encoding.clone().run(key.clone(), receiver));
+            sender
+        };
+        let partition = open.entry(key.clone()).or_insert_with(|| OpenPartition {
+            files: vec![begin(&key)],
+            rows: 0,
+            behind: 0,
+            used: 0,
+        });
+        partition.rows += rows;
+        partition.used = *batches;
+        let files = partition.files.len() as u64;
+        let slow = partition.behind >= TIMES_BEHIND && partition.rows >= ROWS_TO_SPLIT * files;
+        if partition.files.len() < self.lanes && (slow || partition.rows >= ROWS_A_FILE * files) {
+            partition.files.push(begin(&key));
+            partition.behind = 0;
+        }
+        let sender = &partition.files[lane % partition.files.len()];
+        if sender.capacity() == 0 {
+            partition.behind += 1;
+        }
+        sender.clone()
+    }
+}
+
+#[async_trait]
+impl EpochWriter for DeltaEpochWriter {
+    async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
+        for (key, part) in self.encoding.shape.cut(&rows)? {
+            let sender = self.route(lane, key, part.num_rows() as u64).await;
+            if sender.send(part).await.is_err() {
+                return Err(self.encoding.failure());
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) -> Result<PreparedCommit> {
+        let State { open, mut encoders, .. } = std::mem::take(&mut *self.state.lock().await);
+        drop(open);
+        let mut files = vec![];
+        while let Some(ended) = encoders.join_next().await {
+            let ended = ended.map_err(|e| Error::bug(format!("a file's encoder died: {e}")))?;
+            files.extend(ended.ok_or_else(|| self.encoding.failure())?);
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(PreparedCommit { files })
+    }
+}
+
+/// Closes partitions that nothing came for in a while, and the least used one if there are too many.
+fn close_idle(open: &mut HashMap<Key, OpenPartition>, now: u64) {
+    let patience = IDLE.max(4 * open.len() as u64);
+    open.retain(|_, partition| now - partition.used <= patience);
+    if open.len() >= MOST_OPEN
+        && let Some(key) = open.iter().min_by_key(|(_, p)| p.used).map(|(key, _)| key.clone())
+    {
+        open.remove(&key);
+    }
+}

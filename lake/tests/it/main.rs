@@ -1,0 +1,14 @@
+//! The lake crate against real files: tables are written by its own sink and read back by its own history, by delta-rs's
+//! log replay and by plain Parquet readers.
+
+mod fixtures;
+
+mod commits;
+
+mod deltas;
+
+mod folders;
+
+mod racing;
+
+mod writing;

@@ -1,0 +1,106 @@
+//! Where the plan meets the runtime: neither crate knows the other, so what one makes and the other takes is joined here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::physical_plan::ExecutionPlan;
+use watershed_core::scan::ScanInput;
+use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink};
+use watershed_core::{Error, Result};
+use watershed_plan as plan;
+use watershed_runtime as runtime;
+
+/// A lowered fragment, as the runtime binds it.
+pub(crate) struct Fragment(pub(crate) plan::Fragment);
+
+impl runtime::Fragment for Fragment {
+    fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.bind(inputs)
+    }
+}
+
+/// What is done with a window once it is final, as the runtime binds it.
+pub(crate) struct Finish(pub(crate) plan::Finish);
+
+impl runtime::Finish for Finish {
+    fn bind(&self, rows: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.bind(rows)
+    }
+}
+
+/// A sink for INSERT, whose columns go by position: it gives rows the table's names.
+pub(crate) struct Renamed {
+    sink: Arc<dyn Sink>,
+    columns: Arc<[String]>,
+}
+
+impl Renamed {
+    pub(crate) fn new(sink: Arc<dyn Sink>, columns: Vec<String>) -> Self {
+        Renamed { sink, columns: columns.into() }
+    }
+}
+
+#[async_trait]
+impl Sink for Renamed {
+    fn name(&self) -> &str {
+        self.sink.name()
+    }
+
+    fn location(&self) -> &str {
+        self.sink.location()
+    }
+
+    fn writer(&self) -> Result<Arc<dyn EpochWriter>> {
+        Ok(Arc::new(RenamedWriter { writer: self.sink.writer()?, columns: Arc::clone(&self.columns) }))
+    }
+
+    async fn commit(
+        &self,
+        identity: &CommitIdentity,
+        prepared: &PreparedCommit,
+        info: &BTreeMap<String, serde_json::Value>,
+    ) -> Result<Committed> {
+        self.sink.commit(identity, prepared, info).await
+    }
+
+    async fn last_committed(&self, application: &str) -> Result<Option<LastCommit>> {
+        self.sink.last_committed(application).await
+    }
+
+    async fn verify(&self, prepared: &PreparedCommit) -> Result<()> {
+        self.sink.verify(prepared).await
+    }
+}
+
+struct RenamedWriter {
+    writer: Arc<dyn EpochWriter>,
+    columns: Arc<[String]>,
+}
+
+#[async_trait]
+impl EpochWriter for RenamedWriter {
+    async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
+        self.writer.write(lane, renamed(rows, &self.columns)?).await
+    }
+
+    async fn finish(&self) -> Result<PreparedCommit> {
+        self.writer.finish().await
+    }
+}
+
+/// The rows under other column names.
+pub(crate) fn renamed(rows: RecordBatch, columns: &[String]) -> Result<RecordBatch> {
+    let schema = Arc::new(renamed_schema(&rows.schema(), columns));
+    let renamed = RecordBatch::try_new(schema, rows.columns().to_vec());
+    renamed.map_err(|e| Error::bug(format!("renaming columns: {e}")))
+}
+
+/// The columns under other names, position by position.
+pub(crate) fn renamed_schema(schema: &Schema, columns: &[String]) -> Schema {
+    let fields = schema.fields().iter().zip(columns);
+    let named = |(field, name): (&Arc<Field>, &String)| field.as_ref().clone().with_name(name);
+    Schema::new(fields.map(named).collect::<Vec<_>>())
+}

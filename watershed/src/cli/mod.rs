@@ -1,0 +1,163 @@
+//! The command line: what can be asked, a file a command, and how it ends.
+//!
+//! Every command is a thin reading of flags over the library's [`Engine`]: nothing can be done here that an embedder
+//! cannot do. Results go to standard output; progress, logs and errors to standard error.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use watershed::{Engine, Stores};
+use watershed_core::{Error, Result};
+
+mod flags;
+
+mod run;
+
+mod plan;
+
+mod query;
+
+mod load;
+
+mod show;
+
+mod output;
+
+mod progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  watershed load data/*.csv --into lake/flights --time-column date --partition-by day
+  watershed run flights.sql
+  watershed run flights.sql --final --parallelism 4
+  watershed plan flights.sql
+  watershed query 'SELECT * FROM delays ORDER BY window_start LIMIT 10'
+  watershed --home s3://warehouse/home jobs
+
+Exit codes:
+  0   done, also when there was nothing new
+  2   the SQL, a setting, a path or a file's content is at fault; the message says which
+  3   storage could not be reached, read or written
+  4   stopped, because going on could lose or double facts
+  5   another runner took the job over
+  6   a limit, such as memory_limit, was reached
+  70  a fault in Watershed itself
+  130 ended at once by a second Ctrl-C; the next run goes on from the last checkpoint";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  watershed run flights.sql                         goes on where the last run ended
+  watershed run flights.sql --var LAKE=s3://w/lake  fills ${LAKE} in the SQL
+  watershed run flights.sql --to 2001-02-01         ends at that watermark
+  watershed run flights.sql --final                 closes every window: the history is complete
+  echo \"SELECT 1\" | watershed run -";
+
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  watershed query 'SELECT origin, sum(flights) FROM delays GROUP BY origin'
+  watershed query report.sql --format csv --output report.csv
+  watershed query 'SELECT * FROM delays' --output delays.parquet";
+
+const LOAD_EXAMPLES: &str = "\
+Examples:
+  watershed load flights.parquet --into lake/flights --time-column date --partition-by day
+  watershed load 'in/**/*.ndjson' more/ --into s3://warehouse/events --time-column at --partition-by hour
+
+A file is known by its URL, size and SHA-256: loaded again it is skipped, unless --again is given.";
+
+/// A Kappa+ streaming engine for the lakehouse: one SQL query over history and what follows, into open tables.
+#[derive(Parser)]
+#[command(name = "watershed", version, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command knows.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Where catalog, checkpoints and tables are kept: a folder or an object store URL
+    #[arg(long, global = true, env = "WATERSHED_HOME", default_value = ".watershed", value_name = "LOCATION")]
+    home: String,
+
+    /// What is logged to standard error, such as `info` or `watershed_lake=debug`
+    #[arg(long, global = true, env = "WATERSHED_LOG", default_value = "warn", value_name = "FILTER")]
+    log: String,
+
+    /// An option of the object store, such as endpoint=http://localhost:9000 (more than once)
+    #[arg(long = "store-option", global = true, value_name = "NAME=VALUE", value_parser = flags::pair)]
+    store_options: Vec<(String, String)>,
+}
+
+impl Global {
+    /// An engine over the home, with variables and settings as given by flags.
+    fn engine(&self, variables: &[(String, String)], settings: Vec<(String, String)>) -> Result<Engine> {
+        let mut builder = Engine::builder()
+            .home(&self.home)
+            .stores(Stores::new(self.store_options.iter().cloned().collect::<BTreeMap<_, _>>()))
+            .environment(std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))))
+            .variables(variables.iter().cloned());
+        for (name, value) in settings {
+            builder = builder.setting(name, value);
+        }
+        builder.build()
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the statements of a SQL file; its jobs go on where they ended
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(run::Run),
+    /// Show how the jobs of a SQL file would be run, without running them
+    Plan(plan::Plan),
+    /// Answer a query over sources and result tables, once
+    #[command(after_help = QUERY_EXAMPLES)]
+    Query(query::Query),
+    /// Put Parquet, CSV or NDJSON files into a table
+    #[command(after_help = LOAD_EXAMPLES)]
+    Load(load::Load),
+    /// List the jobs and where they stand
+    Jobs(show::Jobs),
+    /// List sources, views and tables
+    Tables(show::Tables),
+    /// Show the columns of a source, view or table
+    Describe(show::Describe),
+}
+
+/// Reads the arguments, runs the command, and turns its end into an exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<()> {
+    let filter = EnvFilter::try_new(&cli.global.log)
+        .map_err(|e| Error::input(format!("--log {}: {e}; give a level (info) or module=level", cli.global.log)))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::Resources(format!("could not start worker threads: {e}")))?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(command) => command.run(&cli.global).await,
+            Command::Plan(command) => command.run(&cli.global).await,
+            Command::Query(command) => command.run(&cli.global).await,
+            Command::Load(command) => command.run(&cli.global).await,
+            Command::Jobs(command) => command.run(&cli.global).await,
+            Command::Tables(command) => command.run(&cli.global).await,
+            Command::Describe(command) => command.run(&cli.global).await,
+        }
+    })
+}

@@ -1,0 +1,262 @@
+//! What `run` shows while it runs: bars on a terminal, a line every few seconds elsewhere, or JSON.
+//!
+//! Progress goes to standard error, so that standard output stays for results; with `--json` it *is* the output, one
+//! object a line. Nothing here waits: a run must not be held up by who watches it.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use watershed::runtime::{Progress, ProgressUpdate, Summary};
+use watershed_core::EventTime;
+
+/// Between two lines of one job.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Shows progress in the way that fits where it goes.
+pub(crate) enum Shown {
+    Bars(Arc<Bars>),
+    Lines(Arc<Lines>),
+    Json(Arc<Json>),
+}
+
+impl Shown {
+    pub(crate) fn new(json: bool) -> Self {
+        if json {
+            Shown::Json(Arc::new(Json))
+        } else if std::io::stderr().is_terminal() {
+            Shown::Bars(Arc::new(Bars::new()))
+        } else {
+            Shown::Lines(Arc::new(Lines::default()))
+        }
+    }
+
+    pub(crate) fn progress(&self) -> Arc<dyn Progress> {
+        match self {
+            Shown::Bars(bars) => bars.clone(),
+            Shown::Lines(lines) => lines.clone(),
+            Shown::Json(json) => json.clone(),
+        }
+    }
+
+    /// A job is through: one line, whatever was shown before.
+    pub(crate) fn summary(&self, summary: &Summary) {
+        match self {
+            Shown::Bars(bars) => bars.forget(&summary.job),
+            Shown::Lines(_) => {}
+            Shown::Json(_) => {
+                print_json(&json!({
+                    "event": "summary",
+                    "job": summary.job,
+                    "nothing_new": summary.nothing_new,
+                    "stopped": summary.stopped,
+                    "run": summary.run,
+                    "total": summary.total,
+                    "watermark": summary.watermark.map(|w| w.to_string()),
+                    "epoch": summary.epoch,
+                    "elapsed_ms": millis(summary.elapsed),
+                }));
+                return;
+            }
+        }
+        print_line(&summary_line(summary));
+    }
+
+    /// Anything else that a statement has to say.
+    pub(crate) fn note(&self, text: &str) {
+        match self {
+            Shown::Json(_) => print_json(&json!({ "event": "note", "text": text })),
+            _ => print_line(text),
+        }
+    }
+}
+
+/// A bar a job.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    bars: Mutex<HashMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    fn new() -> Self {
+        Bars { all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)), bars: Mutex::default() }
+    }
+
+    fn forget(&self, job: &str) {
+        if let Some(bar) = lock(&self.bars).remove(job) {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn new_bar(&self, job: &str) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new(0));
+        let style = ProgressStyle::with_template("{prefix:>16.bold} {bar:24} {percent:>3}%  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(job.to_string());
+        bar
+    }
+}
+
+impl Progress for Bars {
+    fn update(&self, job: &str, update: &ProgressUpdate) {
+        let mut bars = lock(&self.bars);
+        let bar = bars.entry(job.to_string()).or_insert_with(|| self.new_bar(job));
+        bar.set_length(update.bytes_total.max(1));
+        bar.set_position(update.bytes.min(update.bytes_total));
+        bar.set_message(text(update));
+    }
+}
+
+/// A line a job, now and then.
+#[derive(Default)]
+pub(crate) struct Lines {
+    said: Mutex<HashMap<String, Duration>>,
+}
+
+impl Progress for Lines {
+    fn update(&self, job: &str, update: &ProgressUpdate) {
+        let mut said = lock(&self.said);
+        let last = said.entry(job.to_string()).or_default();
+        if update.elapsed >= *last + EVERY {
+            *last = update.elapsed;
+            let done = percent(update).map(|p| format!("{p} %, ")).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "{job}: {done}{}", text(update));
+        }
+    }
+}
+
+/// An object an update, on standard output.
+pub(crate) struct Json;
+
+impl Progress for Json {
+    fn update(&self, job: &str, update: &ProgressUpdate) {
+        print_json(&json!({
+            "event": "progress",
+            "job": job,
+            "elapsed_ms": millis(update.elapsed),
+            "eta_ms": update.eta().map(millis),
+            "slices": update.slices,
+            "rows": update.rows,
+            "bytes": update.bytes,
+            "bytes_total": update.bytes_total,
+            "written": update.written,
+            "late": update.late,
+            "bad": update.bad,
+            "watermark": update.watermark.map(|w| w.to_string()),
+            "epoch": update.epoch,
+            "state": {
+                "windows": update.state.windows,
+                "groups": update.state.groups,
+                "bytes": update.state.bytes,
+            },
+        }));
+    }
+}
+
+fn percent(update: &ProgressUpdate) -> Option<u64> {
+    (update.bytes * 100).checked_div(update.bytes_total).map(|p| p.min(100))
+}
+
+fn text(update: &ProgressUpdate) -> String {
+    let seconds = update.elapsed.as_secs_f64().max(0.001);
+    let mut parts = vec![
+        format!("{} slices", update.slices),
+        format!("{} rows", count(update.rows)),
+        format!("{} rows/s", count((update.rows as f64 / seconds) as u64)),
+        format!("{}/s", bytes((update.bytes as f64 / seconds) as u64)),
+    ];
+    parts.extend(update.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!("watermark {w}")));
+    parts.extend(update.eta().filter(|eta| !eta.is_zero()).map(|eta| format!("{} left", time(eta))));
+    parts.extend((update.late > 0).then(|| format!("{} late", count(update.late))));
+    parts.extend((update.bad > 0).then(|| format!("{} bad", count(update.bad))));
+    parts.join(", ")
+}
+
+fn summary_line(summary: &Summary) -> String {
+    let watermark = summary.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!(", watermark {w}")).unwrap_or_default();
+    if summary.nothing_new {
+        return format!("{}: nothing new{watermark}", summary.job);
+    }
+    let run = &summary.run;
+    let aside = match (run.late, run.bad) {
+        (0, 0) => String::new(),
+        (late, bad) => format!(", kept aside {} late and {} bad rows", count(late), count(bad)),
+    };
+    let seconds = summary.elapsed.as_secs_f64().max(0.001);
+    format!(
+        "{}: {} rows in {} slices read in {} ({} rows/s), {} rows written{aside}, epoch {}{watermark}{}",
+        summary.job,
+        count(run.rows),
+        run.slices,
+        time(summary.elapsed),
+        count((run.rows as f64 / seconds) as u64),
+        count(run.written),
+        summary.epoch,
+        if summary.stopped { "; stopped, run again to go on" } else { "" }
+    )
+}
+
+/// `1,234,567`
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `12.3 MB`
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (n as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `1.2 s`, `3 min 4 s`, `2 h 5 min`
+pub(crate) fn time(d: Duration) -> String {
+    match d.as_secs() {
+        0..60 => format!("{:.1} s", d.as_secs_f64()),
+        s @ 60..3600 => format!("{} min {} s", s / 60, s % 60),
+        s => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A closed standard output is no reason to stop a job.
+pub(crate) fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn print_json(value: &serde_json::Value) {
+    print_line(&value.to_string());
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_as_people_read_them() {
+        assert_eq!([count(0), count(999), count(1000), count(1234567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([bytes(999), bytes(1500), bytes(2_000_000_000)], ["999 B", "1.5 kB", "2.0 GB"]);
+        let times = [1500, 61_000, 7_500_000].map(|ms| time(Duration::from_millis(ms)));
+        assert_eq!(times, ["1.5 s", "1 min 1 s", "2 h 5 min"]);
+    }
+}

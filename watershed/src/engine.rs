@@ -1,0 +1,304 @@
+//! The engine: a home, and what can be done in it. The command line and embedders both stand on this.
+//!
+//! Invariant: an [`Engine`] holds no state but what it was built from; everything that lasts is in the home, so two engines
+//! over one home see the same, and one that is dropped loses nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use watershed_core::clock::{Clock, SystemClock};
+use watershed_core::settings::Settings;
+use watershed_core::{Error, Result};
+use watershed_lake::{Place, Stores};
+use watershed_runtime::{NoProgress, Progress, Stop, Summary};
+
+use crate::batch::Rows;
+use crate::catalog::{Catalog, Entry, Kind};
+use crate::execute::Session;
+use crate::layers::{Layers, Values};
+use crate::listing::{self, ColumnInfo, JobInfo, RelationInfo};
+use crate::load::{self, LoadRequest, Loaded};
+use crate::memory;
+
+/// Watershed over one home.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    home: Place,
+    stores: Stores,
+    clock: Arc<dyn Clock>,
+    layers: Layers,
+    variables: BTreeMap<String, String>,
+    /// DataFusion's surroundings with the memory pool, and the limit they were made with.
+    runtime: Mutex<Option<(u64, Arc<RuntimeEnv>)>>,
+}
+
+/// How a text is run.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// Read open partitions too, close every window, and end the jobs for good.
+    pub to_the_end: bool,
+    /// Go on with jobs that were ended so, from their checkpoint before.
+    pub reopen: bool,
+    pub progress: Arc<dyn Progress>,
+    /// Asks the jobs to end at the next safe point.
+    pub stop: Stop,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        RunOptions { to_the_end: false, reopen: false, progress: Arc::new(NoProgress), stop: Stop::default() }
+    }
+}
+
+/// What a statement came to.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Something was created, kept or dropped; in words.
+    Done(String),
+    /// A job went as far as it could.
+    Job(Box<Summary>),
+    /// A query's answer.
+    Rows { schema: SchemaRef, batches: Vec<RecordBatch> },
+    /// A plan or a description.
+    Text(String),
+}
+
+impl Engine {
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Runs a SQL text as `watershed run` does, and gives what each statement came to.
+    ///
+    /// Statements that create nothing new are harmless to repeat: a job goes on where it ended.
+    pub async fn execute(&self, text: &str) -> Result<Vec<Outcome>> {
+        let mut outcomes = vec![];
+        let mut seen = |outcome| {
+            outcomes.push(outcome);
+            Ok(())
+        };
+        self.execute_with(text, &RunOptions::default(), &mut seen).await?;
+        Ok(outcomes)
+    }
+
+    /// The same, with every outcome handed over as soon as it is there; so those before an error are known too.
+    pub async fn execute_with(
+        &self,
+        text: &str,
+        options: &RunOptions,
+        seen: &mut (dyn FnMut(Outcome) -> Result<()> + Send),
+    ) -> Result<()> {
+        Session::new(self, options).await?.run(text, seen).await
+    }
+
+    /// Answers one query over sources, views and tables, as an ordinary batch query.
+    pub async fn query(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        self.query_stream(sql).await?.try_collect().await
+    }
+
+    /// The same as a stream, for answers larger than memory.
+    pub async fn query_stream(&self, sql: &str) -> Result<Rows> {
+        let options = RunOptions::default();
+        Session::new(self, &options).await?.query(sql).await
+    }
+
+    /// How the jobs of a text would run; nothing is created and nothing runs.
+    pub async fn plan(&self, text: &str) -> Result<String> {
+        let options = RunOptions::default();
+        Session::new(self, &options).await?.plan(text).await
+    }
+
+    /// Puts files into a table, each once.
+    pub async fn load(&self, request: &LoadRequest) -> Result<Loaded> {
+        load::load(self, request).await
+    }
+
+    /// The jobs, and where they stand.
+    pub async fn jobs(&self) -> Result<Vec<JobInfo>> {
+        listing::jobs(self).await
+    }
+
+    /// Sources, views and tables.
+    pub async fn tables(&self) -> Result<Vec<RelationInfo>> {
+        listing::tables(self).await
+    }
+
+    /// The columns of a source, view or table.
+    pub async fn describe(&self, name: &str) -> Result<Vec<ColumnInfo>> {
+        listing::describe(self, name).await
+    }
+
+    pub fn catalog(&self) -> Catalog {
+        let home = &self.inner.home;
+        Catalog::new(home.store.clone(), home.path.clone(), shown(home))
+    }
+
+    pub(crate) fn home(&self) -> (&Arc<dyn object_store::ObjectStore>, &Path) {
+        (&self.inner.home.store, &self.inner.home.path)
+    }
+
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.inner.stores
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.inner.layers
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.inner.variables.get(name).cloned()
+    }
+
+    /// Where a table lies that was not given a location.
+    pub(crate) fn default_location(&self, name: &str) -> String {
+        let mut url = self.inner.home.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["tables", name]);
+        }
+        url.to_string()
+    }
+
+    /// Where an entry's table lies.
+    pub(crate) fn location(&self, entry: &Entry) -> String {
+        entry.location.clone().unwrap_or_else(|| self.default_location(&entry.name))
+    }
+
+    /// DataFusion's surroundings with one memory pool for all that the engine does at a time, as large as the settings say.
+    pub(crate) fn runtime(&self, settings: &Settings) -> Result<Arc<RuntimeEnv>> {
+        let limit = settings.memory_limit.unwrap_or_else(memory::default_limit);
+        let mut runtime = self.inner.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*runtime {
+            Some((made_with, env)) if *made_with == limit => Ok(env.clone()),
+            _ => {
+                let env = memory::runtime_env(limit)?;
+                *runtime = Some((limit, env.clone()));
+                Ok(env)
+            }
+        }
+    }
+
+    /// Opens a location and makes its store known to DataFusion.
+    pub(crate) fn place(&self, stores: &Stores, location: &str, runtime: &RuntimeEnv) -> Result<Place> {
+        let place = stores.open(location)?;
+        runtime.register_object_store(&place.store_url, place.store.clone());
+        Ok(place)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("home", &self.inner.home.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Workers of a job whose settings name no number.
+pub(crate) fn parallelism(settings: &Settings) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+    settings.parallelism.unwrap_or_else(cores).max(1)
+}
+
+/// A place as people write it: a path on disk, else the URL, without the slash at its end.
+pub(crate) fn shown(place: &Place) -> String {
+    let url = place.url.as_str();
+    let path = if place.url.scheme() == "file" { place.url.to_file_path().ok() } else { None };
+    let text = path.map_or_else(|| url.to_string(), |p| p.display().to_string());
+    text.trim_end_matches('/').to_string()
+}
+
+/// The relation of a name, of whatever kind.
+pub(crate) fn relation<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &str) -> Option<&'a Entry> {
+    entries.into_iter().find(|e| e.kind.is_relation() && e.name == name)
+}
+
+/// An error for a name that the catalog does not have.
+pub(crate) fn unknown<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &str) -> Error {
+    let names: Vec<&str> = entries.into_iter().filter(|e| e.kind != Kind::Insert).map(|e| e.name.as_str()).collect();
+    let known = if names.is_empty() { "there is none yet".to_string() } else { format!("there are {}", names.join(", ")) };
+    Error::input(format!("there is no source, view or table {name}; {known}"))
+}
+
+/// Puts an [`Engine`] together.
+pub struct Builder {
+    home: String,
+    stores: Stores,
+    clock: Arc<dyn Clock>,
+    environment: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
+    settings: Values,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            home: ".watershed".into(),
+            stores: Stores::default(),
+            clock: Arc::new(SystemClock::default()),
+            environment: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            settings: vec![],
+        }
+    }
+}
+
+impl Builder {
+    /// Where catalog, checkpoints and tables are kept: a folder or an object store URL. `.watershed` without it.
+    pub fn home(mut self, location: impl Into<String>) -> Self {
+        self.home = location.into();
+        self
+    }
+
+    /// How object stores are opened.
+    pub fn stores(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        self
+    }
+
+    /// The only door to wall time and randomness; tests put their own here.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets a setting above whatever a text says, as a flag of the command line does.
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Values for `${NAME}`.
+    pub fn variables<N: Into<String>, V: Into<String>>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.variables.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Environment variables: `WATERSHED_…` below all other settings, and any of them for `${NAME}` that
+    /// [`variables`](Self::variables) leaves open. An engine heeds no environment but what is given here.
+    pub fn environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.environment.extend(variables);
+        self
+    }
+
+    pub fn build(self) -> Result<Engine> {
+        let layers = Layers::new(self.environment.clone(), self.settings)?;
+        let home = self.stores.open(&self.home)?;
+        let mut variables = self.environment;
+        variables.extend(self.variables);
+        let inner =
+            Inner { home, stores: self.stores, clock: self.clock, layers, variables, runtime: Mutex::default() };
+        Ok(Engine { inner: Arc::new(inner) })
+    }
+}

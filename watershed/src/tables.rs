@@ -1,0 +1,189 @@
+//! The tables behind names: made for `CREATE TABLE`, and what becomes of tables, checkpoints and jobs when a name is dropped.
+//!
+//! Invariant: files are removed only of a table whose own property names the incarnation that is being dropped. A table that
+//! was there before, or that somebody has put in its place, is left alone and said so.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use watershed_core::{Error, Result};
+use watershed_lake::{DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info};
+use watershed_plan::{CreateTable, Insert, Parsed, Statement};
+
+use crate::catalog::{Draft, Entry, Kind};
+use crate::declare::canonical;
+use crate::engine::{Engine, shown};
+use crate::layers::{Layers, Scope, With};
+use crate::relations::statement_of;
+
+/// Options of `CREATE TABLE … WITH` besides settings and those of the object store.
+const OWN: [&str; 2] = ["location", "partition_by"];
+
+/// The property that names who a table belongs to.
+pub(crate) const INCARNATION: &str = "watershed.incarnation";
+
+/// The catalog entry of a `CREATE TABLE`.
+pub(crate) fn draft(engine: &Engine, layers: &Layers, table: &CreateTable, parsed: &Parsed) -> Result<Draft> {
+    let with = with(layers, table)?;
+    let location = match with.own("location") {
+        Some(location) => Some(shown(&engine.stores().open(location)?)),
+        None => None,
+    };
+    delta_schema(&table.columns).map_err(|e| of_table(&table.name, e))?;
+    Ok(Draft {
+        kind: Kind::Table,
+        name: table.name.clone(),
+        statement: canonical(&parsed.statement).0,
+        location,
+        incarnation: engine.clock().id(),
+        fixed: BTreeMap::new(),
+        views: BTreeMap::new(),
+        created: engine.clock().now(),
+    })
+}
+
+/// Makes the table itself, if it is not there.
+pub(crate) async fn make(engine: &Engine, layers: &Layers, table: &CreateTable, entry: &Entry) -> Result<()> {
+    let partition_by = partition_by(&with(layers, table)?)?;
+    let properties = BTreeMap::from([(INCARNATION.to_string(), entry.incarnation.to_string())]);
+    let spec = TableSpec { schema: table.columns.clone(), partition_by, properties, owner: None };
+    let location = engine.location(entry);
+    let options = SinkOptions::default();
+    DeltaSink::open(engine.stores(), "result", &location, spec, options, engine.clock().clone())
+        .await
+        .map(|_| ())
+        .map_err(|e| of_table(&table.name, e))
+}
+
+/// The Delta table at a location; `None` when there is none.
+pub(crate) async fn info(engine: &Engine, location: &str) -> Result<Option<TableInfo>> {
+    match table_info(engine.stores(), location).await {
+        Ok(info) => Ok(Some(info)),
+        Err(Error::Input(_)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes room for an entry's table: what an earlier generation of the same name left at the location is removed.
+pub(crate) async fn clear_for(engine: &Engine, location: &str, entry: &Entry) -> Result<()> {
+    if entry.replaced.is_empty() {
+        return Ok(());
+    }
+    let Some(found) = info(engine, location).await? else { return Ok(()) };
+    let owner = found.properties.get(INCARNATION);
+    if owner.is_some_and(|owner| entry.replaced.iter().any(|id| id.to_string() == *owner)) {
+        let place = engine.stores().open(location)?;
+        remove(place.store.as_ref(), &place.path).await?;
+    }
+    Ok(())
+}
+
+/// What `partition_by` says, if anything.
+pub(crate) fn partition_by(with: &With) -> Result<Vec<PartitionBy>> {
+    with.own("partition_by").map_or(Ok(vec![]), PartitionBy::parse)
+}
+
+/// The INSERT jobs that hang on a table.
+pub(crate) fn jobs_of(entries: &[Entry], table: &Entry) -> Result<Vec<Entry>> {
+    let mut found = vec![];
+    for entry in entries.iter().filter(|e| e.kind == Kind::Insert && table.kind == Kind::Table) {
+        if insert_of(entry)?.table == table.name {
+            found.push(entry.clone());
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn insert_of(entry: &Entry) -> Result<Insert> {
+    match statement_of(entry)? {
+        Statement::Insert(insert) => Ok(insert),
+        _ => Err(Error::bug(format!("the catalog's statement of job {} is no INSERT", entry.name))),
+    }
+}
+
+/// Drops a name, and with it what only it had: tables and checkpoints. Returns what there is to say.
+pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Result<String> {
+    // The tombstone first: what is left of files when this is cut short is garbage, and no name points there.
+    engine.catalog().drop(entry, engine.clock().id()).await?;
+    let (kind, name) = (entry.kind, &entry.name);
+    if matches!(kind, Kind::Source | Kind::View | Kind::Insert) {
+        return Ok(format!("dropped {kind} {name}"));
+    }
+    if kind == Kind::MaterializedView {
+        forget_checkpoints(engine, entry).await?;
+    }
+    let location = engine.location(entry);
+    if keep_table {
+        return Ok(format!("dropped {kind} {name}; its table stays in {location}"));
+    }
+    let owned = remove_table(engine, &location, entry).await?;
+    remove_table(engine, &late_location(&location), entry).await?;
+    match owned {
+        true => Ok(format!("dropped {kind} {name} and its table")),
+        false => Ok(format!("dropped {kind} {name}; the table in {location} was not made for it and stays")),
+    }
+}
+
+/// Drops an INSERT job.
+pub(crate) async fn forget_job(engine: &Engine, entry: &Entry) -> Result<()> {
+    engine.catalog().drop(entry, engine.clock().id()).await?;
+    forget_checkpoints(engine, entry).await?;
+    let late = late_location_of_insert(engine, entry);
+    remove_table(engine, &late, entry).await.map(|_| ())
+}
+
+/// Where rejected rows of the job whose table is at `location` are kept.
+pub(crate) fn late_location(location: &str) -> String {
+    format!("{}_late", location.trim_end_matches('/'))
+}
+
+/// Several INSERTs may fill one table, and each keeps its rejected rows.
+pub(crate) fn late_location_of_insert(engine: &Engine, entry: &Entry) -> String {
+    late_location(&engine.default_location(&entry.name))
+}
+
+/// Removes the checkpoints of an incarnation.
+pub(crate) async fn forget_checkpoints(engine: &Engine, entry: &Entry) -> Result<()> {
+    let (store, home) = engine.home();
+    let folder = home.clone().join("jobs").join(entry.name.as_str()).join(entry.incarnation.to_string());
+    remove(store.as_ref(), &folder).await
+}
+
+/// Removes a table's files if it is the entry's own; whether it is.
+async fn remove_table(engine: &Engine, location: &str, entry: &Entry) -> Result<bool> {
+    let Some(found) = info(engine, location).await? else { return Ok(true) };
+    if found.properties.get(INCARNATION) != Some(&entry.incarnation.to_string()) {
+        return Ok(false);
+    }
+    let place = engine.stores().open(location)?;
+    remove(place.store.as_ref(), &place.path).await?;
+    Ok(true)
+}
+
+async fn remove(store: &dyn ObjectStore, folder: &Path) -> Result<()> {
+    let failed = |e| Error::storage("could not remove", folder.as_ref(), e);
+    let listed: Vec<Path> = store.list(Some(folder)).map_ok(|o| o.location).try_collect().await.map_err(failed)?;
+    let mut gone = store.delete_stream(futures::stream::iter(listed.into_iter().map(Ok)).boxed());
+    while let Some(done) = gone.next().await {
+        match done {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    Ok(())
+}
+
+fn with(layers: &Layers, table: &CreateTable) -> Result<With> {
+    let with = With::sort(&table.options, &OWN, Scope::Job, &format!("table {}", table.name))?;
+    layers.resolve(&with.settings)?;
+    Ok(with)
+}
+
+fn of_table(name: &str, e: Error) -> Error {
+    match e {
+        Error::Input(message) => Error::Input(format!("table {name}: {message}")),
+        other => other,
+    }
+}

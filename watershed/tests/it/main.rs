@@ -1,0 +1,7 @@
+//! What the whole does, from outside: the crates' edges, the command line, the library.
+
+mod cli;
+
+mod engine;
+
+mod workspace;
