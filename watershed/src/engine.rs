@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::TryStreamExt;
 use object_store::path::Path;
+use url::Url;
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -169,7 +170,7 @@ impl Engine {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["tables", name]);
         }
-        url.to_string()
+        shown_url(&url)
     }
 
     /// Where an entry's table lies.
@@ -213,8 +214,11 @@ pub(crate) fn parallelism(settings: &Settings) -> usize {
 
 /// A place as people write it: a path on disk, else the URL, without the slash at its end.
 pub(crate) fn shown(place: &Place) -> String {
-    let url = place.url.as_str();
-    let path = if place.url.scheme() == "file" { place.url.to_file_path().ok() } else { None };
+    shown_url(&place.url)
+}
+
+fn shown_url(url: &Url) -> String {
+    let path = if url.scheme() == "file" { url.to_file_path().ok() } else { None };
     let text = path.map_or_else(|| url.to_string(), |p| p.display().to_string());
     text.trim_end_matches('/').to_string()
 }

@@ -90,7 +90,9 @@ impl Clock for ManualClock {
 
     fn id(&self) -> Uuid {
         let n = self.drawn.fetch_add(1, Ordering::SeqCst);
-        Uuid::from_u64_pair(mix(self.seed ^ n), mix(self.seed.wrapping_add(n) ^ 0x9e37_79b9_7f4a_7c15))
+        // The seed is mixed first, or seeds next to each other would draw the same ids in another order.
+        let seed = mix(self.seed);
+        Uuid::from_u64_pair(mix(seed ^ n), mix(seed.wrapping_add(n) ^ 0x9e37_79b9_7f4a_7c15))
     }
 }
 

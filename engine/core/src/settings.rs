@@ -110,22 +110,14 @@ impl Settings {
     ];
 
     /// Names that are reserved for what is still to come.
-    pub const NOT_YET: [&'static str; 9] = [
-        "archive",
-        "format",
-        "on_error",
-        "schedule",
-        "spill_dir",
-        "tail",
-        "time_zone",
-        "timestamp_type",
-        "upsert",
-    ];
+    pub const NOT_YET: [&'static str; 8] =
+        ["archive", "format", "on_error", "schedule", "spill_dir", "tail", "time_zone", "timestamp_type"];
 
     /// Sets one by name, from text. An unknown name or a value that is none is an error that says what there is.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let wrong = |expected: &str| Error::input(format!("{name} = '{value}': expected {expected}"));
-        let span = || parse_span(value).ok_or_else(|| wrong("a duration, such as '10 s', '1 hour', '2 days' or 'PT1H'"));
+        let span =
+            || parse_span(value).ok_or_else(|| wrong("a duration, such as '10 s', '1 hour', '2 days' or 'PT1H'"));
         let time = || parse_time(value).ok_or_else(|| wrong("a time, such as '2024-01-31' or '2024-01-31T12:00:00Z'"));
         let size = || parse_size(value).ok_or_else(|| wrong("a size, such as '128 MB' or '1GiB'"));
         let count = || value.trim().parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("a number above zero"));
@@ -161,7 +153,9 @@ impl Settings {
                     "stop" => OnChange::Stop,
                     "ignore" => OnChange::Ignore,
                     "repair" => {
-                        return Err(Error::input("on_change = 'repair': not supported yet; there are 'stop' and 'ignore'"));
+                        return Err(Error::input(
+                            "on_change = 'repair': not supported yet; there are 'stop' and 'ignore'",
+                        ));
                     }
                     _ => return Err(wrong("'stop' or 'ignore'")),
                 }

@@ -20,7 +20,8 @@ pub fn explain(lowered: &Lowered) -> String {
                 watershed_operators::WindowEnd::Months(1) => "1 month".to_string(),
                 watershed_operators::WindowEnd::Months(n) => format!("{n} months"),
             };
-            let _ = writeln!(text, "window aggregate, in shards: windows of {width}, emitted once the watermark passes");
+            let _ =
+                writeln!(text, "window aggregate, in shards: windows of {width}, emitted once the watermark passes");
             let _ = writeln!(text, "  by: {}", groups.join(", "));
             let _ = writeln!(text, "  keeps: {}", aggregates.join(", "));
             section(&mut text, "finish, over what became final:", &stage.finish.display());

@@ -76,11 +76,7 @@ impl WindowsExec {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Ok(WindowsExec {
-            input: Arc::clone(input),
-            projection: projection.cloned(),
-            properties: Arc::new(properties),
-        })
+        Ok(WindowsExec { input: Arc::clone(input), projection: projection.cloned(), properties: Arc::new(properties) })
     }
 }
 

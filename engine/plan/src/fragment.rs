@@ -70,7 +70,9 @@ impl Fragment {
         let mut rejected = Rejected::default();
         let kept: Vec<Vec<usize>> = scans
             .iter()
-            .map(|(table, source, _, _, columns)| columns.iter().map(|i| rejected.column(source, table.field(*i))).collect())
+            .map(|(table, source, _, _, columns)| {
+                columns.iter().map(|i| rejected.column(source, table.field(*i))).collect()
+            })
             .collect();
         let rejected = rejected.schema();
         let width = rejected.fields().len() - REJECTED_COLUMNS.len();

@@ -49,12 +49,12 @@ pub mod finish;
 
 pub mod explain;
 
+pub use datafusion::sql::sqlparser::ast::Query;
 pub use explain::explain;
 pub use finish::Finish;
 pub use fragment::Fragment;
 pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
-pub use datafusion::sql::sqlparser::ast::Query;
 pub use sql::parse::parse;
 pub use sql::statement::{
     CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,

@@ -185,7 +185,8 @@ impl Lowering<'_> {
         let name = |i: usize| aggregate.schema.field(i).name().clone();
         let start_name = if matches!(roles[first], Role::Start(_)) { name(first) } else { "window_start".to_string() };
         let keys = (0..roles.len()).filter(|i| roles[*i] == Role::Key);
-        let exprs: Vec<Expr> = std::iter::once(start).chain(keys.clone().map(|i| aggregate.group_expr[i].clone())).collect();
+        let exprs: Vec<Expr> =
+            std::iter::once(start).chain(keys.clone().map(|i| aggregate.group_expr[i].clone())).collect();
         let names = unique(std::iter::once(start_name).chain(keys.map(name)));
         Ok(Grouping { form, roles, columns: exprs.into_iter().zip(names).collect() })
     }
@@ -262,7 +263,8 @@ impl Lowering<'_> {
         }
         let first = self.names(&aggregate.input).into_iter().next().unwrap_or_default();
         let time = self.time_of(&first);
-        let what = if aggregate.group_expr.is_empty() { "an aggregate over everything" } else { "GROUP BY without a window" };
+        let what =
+            if aggregate.group_expr.is_empty() { "an aggregate over everything" } else { "GROUP BY without a window" };
         let message = format!(
             "Aggregate: {what} is never final, and its state grows without bound; group by a window: \
              FROM TUMBLE({first}, {time}, INTERVAL '1 hour') GROUP BY window_start, or GROUP BY date_trunc('hour', {time})"
@@ -316,7 +318,8 @@ impl Lowering<'_> {
         let props = self.state.execution_props();
         let (mut aggregates, mut filters) = (vec![], vec![]);
         for (call, name) in calls.iter().zip(names) {
-            let lowered = LoweredAggregateBuilder::new(call, logical, &schema, props, &context).with_name(name).build()?;
+            let lowered =
+                LoweredAggregateBuilder::new(call, logical, &schema, props, &context).with_name(name).build()?;
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
@@ -338,7 +341,8 @@ impl Lowering<'_> {
             return Ok(partial);
         }
         let schema = partial.schema();
-        let keys = (0..width).map(|i| Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>);
+        let keys =
+            (0..width).map(|i| Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>);
         Ok(Arc::new(RepartitionExec::try_new(partial, Partitioning::Hash(keys.collect(), shards))?))
     }
 
@@ -440,7 +444,11 @@ impl Arguments {
             if let Some(filter) = filter {
                 **filter = self.column(filter);
             }
-            Ok(Transformed::new(Expr::AggregateFunction(call), true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
+            Ok(Transformed::new(
+                Expr::AggregateFunction(call),
+                true,
+                datafusion::common::tree_node::TreeNodeRecursion::Jump,
+            ))
         });
         replaced.data()
     }
@@ -526,7 +534,9 @@ fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
 fn time_literal(EventTime(time): EventTime, data_type: &DataType) -> ScalarValue {
     let up = |unit: i64| time.div_euclid(unit) + i64::from(time.rem_euclid(unit) != 0);
     match data_type {
-        DataType::Timestamp(TimeUnit::Second, zone) => ScalarValue::TimestampSecond(Some(up(Span::SECOND.0)), zone.clone()),
+        DataType::Timestamp(TimeUnit::Second, zone) => {
+            ScalarValue::TimestampSecond(Some(up(Span::SECOND.0)), zone.clone())
+        }
         DataType::Timestamp(TimeUnit::Millisecond, zone) => {
             ScalarValue::TimestampMillisecond(Some(up(1_000)), zone.clone())
         }

@@ -157,13 +157,8 @@ impl Scan {
         let file = &scan.file;
         let location = Path::parse(&file.path)
             .map_err(|e| exec_datafusion_err!("{}: {}: not a path in its store: {e}", self.location, file.path))?;
-        let meta = ObjectMeta {
-            location,
-            last_modified: DateTime::UNIX_EPOCH,
-            size: file.size,
-            e_tag: None,
-            version: None,
-        };
+        let meta =
+            ObjectMeta { location, last_modified: DateTime::UNIX_EPOCH, size: file.size, e_tag: None, version: None };
         let mut values = vec![];
         for (i, field) in self.table.table_partition_cols().iter().enumerate() {
             let text = file.values.get(i).and_then(Option::as_deref);
@@ -210,7 +205,6 @@ impl Scan {
         Ok(())
     }
 }
-
 
 fn table_builder(layout: &Layout, more: &[FieldRef]) -> TableSchemaBuilder {
     let partitions: Vec<FieldRef> = layout.partition_columns.iter().chain(more).cloned().collect();

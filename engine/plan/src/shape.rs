@@ -13,11 +13,16 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Volatility};
 use watershed_core::error::{Error, Place, Result};
 
+/// Refuses what no expression of a view may hold, wherever it stands.
+pub(crate) fn check_expressions(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
+    expressions(plan, at)?;
+    plan.inputs().into_iter().try_for_each(|input| check_expressions(input, at))
+}
+
 /// The aggregate of a plan, `None` if it is stateless; an error if the plan has another shape.
 pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<&Aggregate>> {
     let mut node = plan;
     loop {
-        expressions(node, at)?;
         node = match node {
             LogicalPlan::Projection(p) => &p.input,
             LogicalPlan::Filter(f) => &f.input,
@@ -43,7 +48,6 @@ pub(crate) fn scans(plan: &LogicalPlan) -> Vec<&LogicalPlan> {
 }
 
 fn stateless(plan: &LogicalPlan, below_aggregate: bool, at: Option<Place>) -> Result<()> {
-    expressions(plan, at)?;
     match plan {
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
@@ -69,8 +73,12 @@ fn reason(node: &LogicalPlan, below_aggregate: bool) -> String {
         ),
         LogicalPlan::Join(_) => ("Join", "not supported yet; UNION ALL of sources is"),
         LogicalPlan::Sort(_) => ("Sort", "a view has no order of its own; order when you read it"),
-        LogicalPlan::Limit(_) => ("Limit", "which rows come first changes as facts arrive; limit when you read the view"),
-        LogicalPlan::Window(_) => ("WindowAggr", "a row's answer depends on rows still to come; group by a time window"),
+        LogicalPlan::Limit(_) => {
+            ("Limit", "which rows come first changes as facts arrive; limit when you read the view")
+        }
+        LogicalPlan::Window(_) => {
+            ("WindowAggr", "a row's answer depends on rows still to come; group by a time window")
+        }
         LogicalPlan::Distinct(_) => (
             "Distinct",
             "every row there ever was would have to be remembered; write GROUP BY with a window, such as TUMBLE",

@@ -102,7 +102,12 @@ pub(crate) fn meaning(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>
     }
 }
 
-fn date_bin(width: &Expr, time: &Expr, origin: Option<&Expr>, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Meaning {
+fn date_bin(
+    width: &Expr,
+    time: &Expr,
+    origin: Option<&Expr>,
+    type_of: &dyn Fn(&Column) -> Option<DataType>,
+) -> Meaning {
     let Some(column) = time_column(time, type_of) else { return Meaning::Other };
     let Some(width) = interval(width) else {
         return Meaning::Not("date_bin's width is not a constant".to_string());
@@ -226,7 +231,11 @@ fn micros(value: &ScalarValue) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use datafusion::functions::datetime::date_bin;
+    use datafusion::functions::datetime::expr_fn::date_trunc;
+    use datafusion::logical_expr::{col, lit};
+
+    use super::{Column, DataType, DateTime, EventTime, Meaning, Span, TimeUnit, WindowForm, meaning};
 
     fn at(text: &str) -> EventTime {
         EventTime(DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros())
@@ -247,6 +256,26 @@ mod tests {
         assert_eq!(WindowForm::Months(1).start(at("2024-02-29T12:00:00Z")), at("2024-02-01T00:00:00Z"));
         assert_eq!(WindowForm::Months(3).start(at("2024-06-30T23:59:59Z")), at("2024-04-01T00:00:00Z"));
         assert_eq!(WindowForm::Months(12).start(at("1969-06-30T00:00:00Z")), at("1969-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn time_zones_other_than_utc_have_no_truncated_windows() {
+        let zoned = |zone: &str| {
+            let data_type = DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
+            move |_: &Column| Some(data_type.clone())
+        };
+        let hour = || date_trunc(lit("hour"), col("ts"));
+        let start = |width| Meaning::Start(WindowForm::Fixed { width, origin: EventTime(0) }, "ts".into());
+        assert_eq!(meaning(&hour(), &zoned("UTC")), start(Span::HOUR));
+        assert!(matches!(meaning(&hour(), &zoned("Asia/Kolkata")), Meaning::Not(why) if why.contains("Asia/Kolkata")));
+        let width = || lit(WindowForm::Fixed { width: Span::HOUR, origin: EventTime(0) }.interval());
+        let bin = || date_bin().call(vec![width(), col("ts")]);
+        assert_eq!(meaning(&bin(), &zoned("Asia/Kolkata")), start(Span::HOUR));
+        let end = Meaning::End(WindowForm::Fixed { width: Span::HOUR, origin: EventTime(0) }, "ts".into());
+        assert_eq!(meaning(&(bin() + width()), &zoned("UTC")), end);
+        let other = lit(WindowForm::Months(1).interval());
+        assert_eq!(meaning(&(bin() + other), &zoned("UTC")), Meaning::Other);
+        assert_eq!(meaning(&hour(), &|_| Some(DataType::Date32)), Meaning::Other);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! Invariant: dropping the writer aborts its encoders; what they had written stays invisible.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -27,7 +27,8 @@ const ROWS_A_FILE: u64 = 1 << 20;
 const ROWS_TO_SPLIT: u64 = 1 << 18;
 /// How often an encoder must have been behind to be helped.
 const TIMES_BEHIND: u64 = 8;
-/// Batches for other partitions after which an open one is closed, at least.
+/// Batches without a row for a partition after which it is closed, at first. Doubled whenever one so closed comes again,
+/// so that rows in no order do not end in many small files.
 const IDLE: u64 = 64;
 /// The most partitions open at once.
 const MOST_OPEN: usize = 512;
@@ -44,6 +45,8 @@ struct State {
     open: HashMap<Key, OpenPartition>,
     encoders: JoinSet<Option<Vec<WrittenFile>>>,
     batches: u64,
+    patience: u64,
+    closed: HashSet<Key>,
 }
 
 struct OpenPartition {
@@ -55,17 +58,17 @@ struct OpenPartition {
 
 impl DeltaEpochWriter {
     pub(crate) fn new(encoding: Encoding, lanes: usize) -> Self {
-        DeltaEpochWriter { encoding: Arc::new(encoding), lanes: lanes.max(1), state: Mutex::default() }
+        let state = State { patience: IDLE, ..Default::default() };
+        DeltaEpochWriter { encoding: Arc::new(encoding), lanes: lanes.max(1), state: Mutex::new(state) }
     }
 
     /// The channel for a batch, opened if need be.
     async fn route(&self, lane: usize, key: Key, rows: u64) -> mpsc::Sender<RecordBatch> {
         let mut state = self.state.lock().await;
-        let State { open, encoders, batches } = &mut *state;
-        *batches += 1;
-        if !open.contains_key(&key) {
-            close_idle(open, *batches);
+        if !state.open.contains_key(&key) {
+            state.make_room(&key);
         }
+        let State { open, encoders, batches, .. } = &mut *state;
         let mut begin = |key: &Key| {
             let (sender, receiver) = mpsc::channel(WAITING);
             encoders.spawn(self.encoding.clone().run(key.clone(), receiver));
@@ -96,7 +99,9 @@ impl DeltaEpochWriter {
 #[async_trait]
 impl EpochWriter for DeltaEpochWriter {
     async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
-        for (key, part) in self.encoding.shape.cut(&rows)? {
+        let parts = self.encoding.shape.cut(&rows)?;
+        self.state.lock().await.batches += 1;
+        for (key, part) in parts {
             let sender = self.route(lane, key, part.num_rows() as u64).await;
             if sender.send(part).await.is_err() {
                 return Err(self.encoding.failure());
@@ -118,13 +123,21 @@ impl EpochWriter for DeltaEpochWriter {
     }
 }
 
-/// Closes partitions that nothing came for in a while, and the least used one if there are too many.
-fn close_idle(open: &mut HashMap<Key, OpenPartition>, now: u64) {
-    let patience = IDLE.max(4 * open.len() as u64);
-    open.retain(|_, partition| now - partition.used <= patience);
-    if open.len() >= MOST_OPEN
-        && let Some(key) = open.iter().min_by_key(|(_, p)| p.used).map(|(key, _)| key.clone())
-    {
-        open.remove(&key);
+impl State {
+    /// Closes partitions that nothing came for in a while, and the least used one if there are too many.
+    fn make_room(&mut self, wanted: &Key) {
+        if self.closed.remove(wanted) {
+            self.patience = self.patience.saturating_mul(2);
+        }
+        let State { open, batches, patience, closed, .. } = self;
+        let idle = open.iter().filter(|(_, partition)| *batches - partition.used > *patience);
+        let mut idle: Vec<Key> = idle.map(|(key, _)| key.clone()).collect();
+        if idle.is_empty() && open.len() >= MOST_OPEN {
+            idle.extend(open.iter().min_by_key(|(_, p)| p.used).map(|(key, _)| key.clone()));
+        }
+        for key in idle {
+            open.remove(&key);
+            closed.insert(key);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
@@ -35,7 +36,8 @@ impl Lake {
     }
 
     pub(crate) async fn sink(&self, name: &str, by: &str) -> DeltaSink {
-        self.sink_of(name, spec(by), 1).await.unwrap()
+        static SEED: AtomicU64 = AtomicU64::new(1_000_000);
+        self.sink_of(name, spec(by), SEED.fetch_add(1, Ordering::SeqCst)).await.unwrap()
     }
 
     pub(crate) async fn sink_of(&self, name: &str, spec: TableSpec, seed: u64) -> watershed_core::Result<DeltaSink> {

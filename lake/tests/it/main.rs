@@ -12,3 +12,5 @@ mod folders;
 mod racing;
 
 mod writing;
+
+mod zz_speed;

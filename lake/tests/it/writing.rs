@@ -96,6 +96,22 @@ async fn idle_partitions_are_closed() {
     assert_eq!(history.pin(None).await.unwrap().partitions.len(), 300);
 }
 
+/// Rows that come for many partitions in turn do not make a file each time.
+#[tokio::test]
+async fn rows_in_no_order_make_few_files() {
+    let lake = Lake::new();
+    let sink = lake.sink("t", "day(ts)").await;
+    let writer = sink.writer().unwrap();
+    for round in 0..40 {
+        for day in 0..150 {
+            writer.write(0, rows(&[(day * DAY + round, day)])).await.unwrap();
+        }
+    }
+    let prepared = writer.finish().await.unwrap();
+    assert_eq!(prepared.rows(), 6_000);
+    assert!(prepared.files.len() <= 3 * 150, "{} files", prepared.files.len());
+}
+
 #[tokio::test]
 async fn a_bad_row_fails_the_write() {
     use arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray};

@@ -88,12 +88,12 @@ async fn views_are_part_of_what_a_job_means() {
 #[tokio::test]
 async fn inserts_go_by_position_and_are_jobs_of_their_own() {
     let world = World::new().await;
-    let table = "CREATE TABLE t (key VARCHAR, value BIGINT);";
+    let table = "CREATE TABLE t (name VARCHAR, amount BIGINT);";
     let sql = format!(
         "{table} INSERT INTO t SELECT k, v FROM s WHERE v < 3; INSERT INTO t WITH (job = 'more') SELECT k, v + 100 FROM s WHERE v = 3;"
     );
     world.run(&sql).await;
-    assert_eq!(world.text("SELECT key, value FROM t ORDER BY value").await, "a,0 b,1 a,2 b,103");
+    assert_eq!(world.text("SELECT name, amount FROM t ORDER BY amount").await, "a,0 b,1 a,2 b,103");
     let again = world.run(&sql).await;
     assert!(again.iter().all(|o| matches!(o, Outcome::Job(s) if s.nothing_new)), "{again:?}");
 
@@ -102,7 +102,7 @@ async fn inserts_go_by_position_and_are_jobs_of_their_own() {
     let error = world.refused("INSERT INTO t SELECT k, v FROM s WHERE v < 4;").await;
     assert!(error.contains("job t was created by another statement") && error.contains("WITH (job = '…')"), "{error}");
     let error = world.refused("INSERT INTO t WITH (job = 'x') SELECT k FROM s;").await;
-    assert!(error.contains("the query has 1 columns, the table 2 (key, value)"), "{error}");
+    assert!(error.contains("the query has 1 columns, the table 2 (name, amount)"), "{error}");
     let error = world.refused("INSERT INTO t WITH (job = 'x') VALUES ('a', 1);").await;
     assert!(error.contains("reads from no source") || error.contains("VALUES"), "{error}");
     let error = world.refused("INSERT INTO nowhere SELECT k FROM s;").await;

@@ -74,14 +74,18 @@ fn durations() {
     for (text, micros) in cases {
         assert_eq!(parse_span(text), Some(Span(micros)), "{text}");
     }
-    for text in ["", "10", "ten s", "1 month", "-1 s", "P", "PT", "P1M", "PT1M1H", "1..5 s", "0.1 us", "99999999999 weeks"] {
+    for text in
+        ["", "10", "ten s", "1 month", "-1 s", "P", "PT", "P1M", "PT1M1H", "1..5 s", "0.1 us", "99999999999 weeks"]
+    {
         assert_eq!(parse_span(text), None, "{text}");
     }
 }
 
 #[test]
 fn sizes() {
-    for (text, bytes) in [("128 MB", 128_000_000), ("1GiB", 1 << 30), ("4096", 4096), ("1.5kb", 1_500), ("2 TiB", 2 << 40)] {
+    for (text, bytes) in
+        [("128 MB", 128_000_000), ("1GiB", 1 << 30), ("4096", 4096), ("1.5kb", 1_500), ("2 TiB", 2 << 40)]
+    {
         assert_eq!(parse_size(text), Some(bytes), "{text}");
     }
     for text in ["", "MB", "1 XB", "-1", "0", "0.0001 kb", "99999999999 TB"] {
@@ -91,7 +95,13 @@ fn sizes() {
 
 #[test]
 fn times() {
-    for text in ["2024-01-31", "2024-01-31T00:00:00Z", "2024-01-31 00:00", "2024-01-31T02:00:00+02:00", "2024-01-31 00:00:00.000"] {
+    for text in [
+        "2024-01-31",
+        "2024-01-31T00:00:00Z",
+        "2024-01-31 00:00",
+        "2024-01-31T02:00:00+02:00",
+        "2024-01-31 00:00:00.000",
+    ] {
         assert_eq!(parse_time(text), Some(at("2024-01-31T00:00:00Z")), "{text}");
     }
     for text in ["", "2024-02-30", "31.01.2024", "2024-01-31T25:00:00Z"] {

@@ -39,7 +39,12 @@ pub fn parse(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<V
         if parser.parser.peek_token_ref().token == Token::EOF {
             return Ok(statements);
         }
-        statements.push(parser.parsed()?);
+        // The end of the text has no span: an error without a place is there.
+        let parsed = parser.parsed().map_err(|e| match e {
+            Error::Sql { message, at: None } => Error::sql_at(message, Some(source.end())),
+            other => other,
+        });
+        statements.push(parsed?);
         let next = parser.parser.peek_token_ref();
         if !matches!(next.token, Token::SemiColon | Token::EOF) {
             return Err(unexpected("the end of the statement, or ;", next));
@@ -84,7 +89,9 @@ impl Statements<'_> {
         }
         match &self.parser.peek_token_ref().token {
             Token::LParen => self.query().map(Statement::Query),
-            Token::Word(w) if matches!(w.keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM) => {
+            Token::Word(w)
+                if matches!(w.keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM) =>
+            {
                 self.query().map(Statement::Query)
             }
             _ => {
@@ -139,9 +146,9 @@ impl Statements<'_> {
             if self.parser.consume_token(&Token::Minus) {
                 let at = self.here();
                 let interval = self.parser.parse_expr().map_err(syntax)?;
-                delay = window_tables::fixed_interval(&interval)
-                    .filter(|delay| delay.0 >= 0)
-                    .ok_or_else(|| Error::sql_at("a delay is an INTERVAL of fixed length, such as INTERVAL '10 minutes'", at))?;
+                delay = window_tables::fixed_interval(&interval).filter(|delay| delay.0 >= 0).ok_or_else(|| {
+                    Error::sql_at("a delay is an INTERVAL of fixed length, such as INTERVAL '10 minutes'", at)
+                })?;
             }
             self.expect(&Token::RParen, ") (one watermark, and nothing else)")?;
             time_column = Some(column);

@@ -91,9 +91,10 @@ impl Visitor for Check {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
         match expr {
-            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
-                refuse(expr, "a subquery in an expression (Subquery): its answer changes as facts arrive; not supported yet")
-            }
+            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => refuse(
+                expr,
+                "a subquery in an expression (Subquery): its answer changes as facts arrive; not supported yet",
+            ),
             Expr::GroupingSets(_) | Expr::Rollup(_) | Expr::Cube(_) => {
                 let why = "GROUPING SETS, ROLLUP and CUBE: not supported yet; write one view for each grouping";
                 refuse(expr, why)
@@ -133,11 +134,15 @@ fn call(function: &Function) -> ControlFlow<Error> {
     }
     match name.as_str() {
         "random" | "rand" | "uuid" | "gen_random_uuid" => {
-            let why = format!("{name}(): its value is another one each time a slice is read, so a result could not be repeated");
+            let why = format!(
+                "{name}(): its value is another one each time a slice is read, so a result could not be repeated"
+            );
             refuse(function, why)
         }
         "now" | "current_timestamp" | "current_date" | "current_time" | "today" | "localtimestamp" => {
-            let why = format!("{name}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'");
+            let why = format!(
+                "{name}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'"
+            );
             refuse(function, why)
         }
         "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => {

@@ -21,6 +21,12 @@ impl Substituted {
         known.copied().unwrap_or(Place { line, column })
     }
 
+    /// Where the original text ends.
+    pub(crate) fn end(&self) -> Place {
+        let last = self.origins.last().and_then(|line| line.last());
+        last.copied().unwrap_or(Place { line: 1, column: 1 })
+    }
+
     fn push(&mut self, c: char, origin: Place) {
         self.text.push(c);
         if let Some(line) = self.origins.last_mut() {

@@ -94,8 +94,9 @@ fn tumble(function: &Ident, args: &[FunctionArg], alias: Option<TableAlias>) -> 
         let message = "TUMBLE takes a table, its time column and a width: TUMBLE(t, ts, INTERVAL '1 hour')";
         return Err(Error::sql_at(message, at));
     };
-    let (relation, implied) = relation(table)
-        .ok_or_else(|| Error::sql_at("TUMBLE's first argument is a table, or a query in parentheses", place(table).or(at)))?;
+    let (relation, implied) = relation(table).ok_or_else(|| {
+        Error::sql_at("TUMBLE's first argument is a table, or a query in parentheses", place(table).or(at))
+    })?;
     let is_column = matches!(time, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
     if !is_column {
         let message = "TUMBLE's second argument is the time column";

@@ -9,8 +9,7 @@ use watershed_core::time::{EventTime, Span};
 
 use super::fixture::{ROWS_A_DAY, fixture, fixture_with, lines, midnight, rows};
 
-const HOURLY: &str =
-    "SELECT window_start, count(*) AS n FROM TUMBLE(flights, date, INTERVAL '2 hours') WHERE delay > 0 GROUP BY window_start";
+const HOURLY: &str = "SELECT window_start, count(*) AS n FROM TUMBLE(flights, date, INTERVAL '2 hours') WHERE delay > 0 GROUP BY window_start";
 
 #[derive(Debug, Default)]
 struct Kept(Mutex<Vec<(Reason, RecordBatch)>>);
@@ -57,7 +56,8 @@ async fn a_file_in_ranges_is_read_once() {
 #[tokio::test]
 async fn partition_values_are_columns_and_prune_files() {
     let f = fixture();
-    let lowered = f.lower("SELECT day, count(*) AS n, date_trunc('day', date) AS d FROM flights GROUP BY day, d").await.unwrap();
+    let lowered =
+        f.lower("SELECT day, count(*) AS n, date_trunc('day', date) AS d FROM flights GROUP BY day, d").await.unwrap();
     let parts = f.run(lowered.fragment.bind(&f.everything(&lowered)).unwrap()).await;
     assert!(rows(&parts) >= 3);
 

@@ -39,12 +39,8 @@ pub(crate) fn fixture_with(parallelism: usize) -> Fixture {
     let layout = layout(folder.path());
     let mut planner = Planner::new(Arc::new(RuntimeEnv::default()), parallelism).unwrap();
     for (name, time) in [("flights", "date"), ("arrivals", "arrival")] {
-        let source = SourceTable {
-            name: name.into(),
-            layout: layout.clone(),
-            time_column: time.into(),
-            delay: Span::MINUTE,
-        };
+        let source =
+            SourceTable { name: name.into(), layout: layout.clone(), time_column: time.into(), delay: Span::MINUTE };
         planner.add_source(source).unwrap();
         planner.add_table(name, layout.clone(), files.clone()).unwrap();
     }

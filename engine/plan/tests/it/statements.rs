@@ -50,7 +50,7 @@ fn a_text_is_split_into_statements() {
     assert!(matches!(&all[10].statement, Statement::Explain(of) if of.text == "SELECT 1"));
     assert!(matches!(&all[11].statement, Statement::Describe(name) if name == "flights"));
     assert_eq!(all[0].at, Place { line: 2, column: 1 });
-    assert_eq!(all[12].at, Place { line: 15, column: 1 });
+    assert_eq!(all[12].at, Place { line: 16, column: 1 });
 }
 
 #[test]
@@ -76,7 +76,10 @@ fn errors_point_at_their_place() {
         ("CREATE SOURCE s (a INT) WITH (lake = 'x')", "line 1, column 18: expected WATERMARK FOR"),
         ("CREATE SOURCE s WITH (lake = 'x', tail = 'kafka://b/t')", "line 1, column 17: tail: not supported yet"),
         ("CREATE SOURCE s (WATERMARK FOR a AS b) WITH (lake='x')", "line 1, column 37: a watermark is written"),
-        ("CREATE SOURCE s (WATERMARK FOR a AS a - INTERVAL '1 month')", "line 1, column 41: a delay is an INTERVAL of fixed"),
+        (
+            "CREATE SOURCE s (WATERMARK FOR a AS a - INTERVAL '1 month')",
+            "line 1, column 41: a delay is an INTERVAL of fixed",
+        ),
         ("CREATE SOURCE a.b WITH (lake='x')", "line 1, column 15: a.…: names have one part"),
         ("CREATE SOURCE s WITH (lake='x', LAKE='y')", "line 1, column 33: option lake is given twice"),
         ("CREATE SOURCE s WITH (lake)", "line 1, column 27: expected = and a value, found )"),

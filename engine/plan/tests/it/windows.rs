@@ -27,7 +27,8 @@ async fn tumble_is_date_bin() {
         assert!(!answer.is_empty());
         assert_eq!(answer, f.batch(&plain).await, "{width}");
     }
-    let unaliased = "SELECT flights.origin, window_end - window_start AS w FROM TUMBLE(flights, date, INTERVAL '1' DAY)";
+    let unaliased =
+        "SELECT flights.origin, window_end - window_start AS w FROM TUMBLE(flights, date, INTERVAL '1' DAY)";
     assert_eq!(f.batch(unaliased).await.len(), 72);
 }
 
@@ -57,7 +58,8 @@ async fn the_finish_runs_having_and_projections_over_aggregates() {
     // What the operator would emit: groups, then count and sum in the aggregate's order.
     let count_first = stage.spec.aggregates[0].name().starts_with("count");
     let (counts, sums) = (Int64Array::from(vec![1, 2, 3]), Int64Array::from(vec![4, 5, 6]));
-    let aggregates: [ArrayRef; 2] = if count_first { [Arc::new(counts), Arc::new(sums)] } else { [Arc::new(sums), Arc::new(counts)] };
+    let aggregates: [ArrayRef; 2] =
+        if count_first { [Arc::new(counts), Arc::new(sums)] } else { [Arc::new(sums), Arc::new(counts)] };
     let hours = (0..3).map(|h| h * Span::HOUR.0);
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from_iter_values(hours)),
@@ -85,7 +87,12 @@ async fn equal_groups_meet_in_one_partition() {
     assert_eq!(parts.len(), 2);
     let groups: Vec<Vec<String>> = parts
         .iter()
-        .map(|batches| lines(batches).iter().map(|l| l.rsplit_once("| ").map(|_| l.splitn(4, '|').take(3).collect::<Vec<_>>().join("|")).unwrap()).collect())
+        .map(|batches| {
+            lines(batches)
+                .iter()
+                .map(|l| l.rsplit_once("| ").map(|_| l.splitn(4, '|').take(3).collect::<Vec<_>>().join("|")).unwrap())
+                .collect()
+        })
         .collect();
     assert!(groups.iter().all(|g| !g.is_empty()));
     assert!(groups[0].iter().all(|g| !groups[1].contains(g)), "{groups:?}");
@@ -100,7 +107,8 @@ async fn a_windowed_view_begins_with_the_first_whole_window() {
     let first = EventTime(midnight(1).0 + 2 * Span::HOUR.0);
     assert_eq!(lowered.window.as_ref().unwrap().spec.from, Some(first));
     let parts = f.run(lowered.fragment.bind(&f.everything(&lowered)).unwrap()).await;
-    let starts = parts.iter().flatten().flat_map(|b| b.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec());
+    let starts =
+        parts.iter().flatten().flat_map(|b| b.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec());
     assert_eq!(starts.min(), Some(first.0));
 
     let stateless = f.lower_from("SELECT date FROM flights", Some(from)).await.unwrap();

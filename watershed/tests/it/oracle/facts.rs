@@ -1,0 +1,174 @@
+//! Facts for the oracle: rows in files of a time-partitioned folder, drawn from a seed with everything that goes wrong in
+//! real ones: files out of order, rows that leak into later partitions, late ones, NULLs, duplicates, skew, holes.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use watershed_core::EventTime;
+use watershed_core::clock::mix;
+use watershed_core::time::{Grain, Span};
+
+/// 2026-01-01T00:00:00Z.
+pub(crate) const EPOCH: i64 = 1_767_225_600_000_000;
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fact {
+    pub(crate) ts: Option<i64>,
+    pub(crate) k: Option<i64>,
+    pub(crate) s: Option<String>,
+    pub(crate) v: Option<f64>,
+    pub(crate) n: i64,
+}
+
+/// A file: which partition it lies in, counted in grains from [`EPOCH`], and its rows.
+#[derive(Clone, Debug)]
+pub(crate) struct FactFile {
+    pub(crate) partition: i64,
+    pub(crate) rows: Vec<Fact>,
+}
+
+/// A source.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) grain: Grain,
+    pub(crate) files: Vec<FactFile>,
+}
+
+/// What a drawn source is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) grain: Grain,
+    pub(crate) partitions: i64,
+    pub(crate) files: u64,
+    pub(crate) rows: u64,
+    pub(crate) keys: u64,
+    /// In a thousand: rows written to a later partition than their own.
+    pub(crate) leaks: u64,
+    /// In a thousand: rows whose time is NULL.
+    pub(crate) timeless: u64,
+    /// In ten: partitions that are missing.
+    pub(crate) holes: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        let grain = Grain::Day;
+        Shape { grain, partitions: 6, files: 2, rows: 120, keys: 5, leaks: 0, timeless: 0, holes: 0 }
+    }
+}
+
+/// Numbers from a seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Dice(mix(seed))
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = mix(self.0);
+        self.0 % n.max(1)
+    }
+
+    pub(crate) fn chance(&mut self, per_thousand: u64) -> bool {
+        self.below(1000) < per_thousand
+    }
+}
+
+impl Facts {
+    /// Draws a source.
+    pub(crate) fn draw(shape: Shape, seed: u64) -> Facts {
+        let mut dice = Dice::new(seed);
+        let width = shape.grain.span().0;
+        let mut files = vec![];
+        for partition in 0..shape.partitions {
+            if partition > 0 && partition + 1 < shape.partitions && dice.chance(shape.holes * 100) {
+                continue;
+            }
+            for _ in 0..=dice.below(shape.files) {
+                let rows = (0..dice.below(shape.rows)).map(|_| fact(&mut dice, shape, partition, width)).collect();
+                files.push(FactFile { partition, rows });
+            }
+        }
+        Facts { grain: shape.grain, files }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.files.iter().map(|f| f.rows.len()).sum()
+    }
+
+    /// Name of a file within its folder.
+    pub(crate) fn path(&self, index: usize) -> String {
+        let file = &self.files[index];
+        let start = EventTime(EPOCH + file.partition * self.grain.span().0).to_string();
+        match self.grain {
+            Grain::Day => format!("day={}/part-{index}.parquet", &start[..10]),
+            Grain::Hour => format!("hour={}-{}/part-{index}.parquet", &start[..10], &start[11..13]),
+        }
+    }
+
+    /// Writes the files, with small row groups, so that slices have several pieces.
+    pub(crate) fn write(&self, folder: &Path) {
+        for index in 0..self.files.len() {
+            self.write_file(folder, index);
+        }
+    }
+
+    pub(crate) fn write_file(&self, folder: &Path, index: usize) {
+        let path = folder.join(self.path(index));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(40)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema(), Some(properties)).unwrap();
+        writer.write(&batch(&self.files[index].rows)).unwrap();
+        writer.close().unwrap();
+    }
+}
+
+fn fact(dice: &mut Dice, shape: Shape, partition: i64, width: i64) -> Fact {
+    let leak = if dice.chance(shape.leaks) { 1 + dice.below(3) as i64 } else { 0 };
+    let own = partition - leak.min(partition);
+    // Coarse times make ties and rows on the very edges of windows.
+    let within = match dice.below(8) {
+        0 => 0,
+        1 => width - 1,
+        2 => dice.below((width / Span::HOUR.0) as u64) as i64 * Span::HOUR.0,
+        _ => dice.below(width as u64) as i64,
+    };
+    let key = dice.below(shape.keys).min(dice.below(shape.keys));
+    let texts = ["", "a", "b", "naïve", "a much longer text than twelve"];
+    Fact {
+        ts: (!dice.chance(shape.timeless)).then_some(EPOCH + own * width + within),
+        k: (!dice.chance(30)).then_some(key as i64),
+        s: (!dice.chance(50)).then(|| texts[dice.below(5) as usize].to_string()),
+        v: (!dice.chance(80)).then(|| dice.below(2_000) as f64 / 8.0 - 100.0),
+        n: dice.below(50) as i64 - 10,
+    }
+}
+
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("k", DataType::Int64, true),
+        Field::new("s", DataType::Utf8, true),
+        Field::new("v", DataType::Float64, true),
+        Field::new("n", DataType::Int64, true),
+    ]))
+}
+
+pub(crate) fn batch<'a>(rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
+    let each = || rows.clone().into_iter();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMicrosecondArray::from_iter(each().map(|r| r.ts))),
+        Arc::new(Int64Array::from_iter(each().map(|r| r.k))),
+        Arc::new(StringArray::from_iter(each().map(|r| r.s.clone()))),
+        Arc::new(Float64Array::from_iter(each().map(|r| r.v))),
+        Arc::new(Int64Array::from_iter_values(each().map(|r| r.n))),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}

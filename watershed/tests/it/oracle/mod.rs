@@ -1,0 +1,27 @@
+//! The oracle: every query is run as a streaming job, whole, sliced, stopped and restored, and must give what DataFusion's
+//! batch answer gives (design §10).
+//!
+//! * [`facts`]: drawn histories.
+//! * [`compare`]: answers as bags of rows.
+//! * [`check`]: the one function that all cases go through.
+//! * [`cases`]: queries over drawn facts.
+//! * [`duckdb`]: the same answers from an engine that shares no code with ours.
+//! * [`planted`]: faults that must make `check` fail.
+//! * [`chaos`]: kills and store faults from seeds, and two runners at once.
+//! * [`kill`]: `kill -9` over the real binary.
+
+pub(crate) mod facts;
+
+pub(crate) mod compare;
+
+pub(crate) mod check;
+
+mod cases;
+
+mod duckdb;
+
+mod planted;
+
+mod chaos;
+
+mod kill;
