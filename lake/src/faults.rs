@@ -93,6 +93,11 @@ impl FaultStore {
         FaultStore { inner, state: Arc::new(State { plan, ..Default::default() }) }
     }
 
+    /// Another store with the same fate: plan, counts and crash are shared, as they are by the stores of one process.
+    pub fn over(&self, inner: Arc<dyn ObjectStore>) -> Self {
+        FaultStore { inner, state: Arc::clone(&self.state) }
+    }
+
     pub fn counts(&self) -> FaultCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         let State { operations, before, after, crashes, .. } = self.state.as_ref();

@@ -138,9 +138,8 @@ impl Stores {
     }
 
     fn build_s3(&self, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(bucket)
-            .with_conditional_put(S3ConditionalPut::ETagMatch);
+        let mut builder =
+            AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
         for (key, value) in &self.options {
             let known: AmazonS3ConfigKey = key.to_ascii_lowercase().parse().map_err(|_| {
                 Error::input(format!(

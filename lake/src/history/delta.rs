@@ -50,9 +50,11 @@ impl DeltaHistory {
             key: None,
         };
         history.key = history.detect(&history.files(&snapshot).await?)?;
-        history.layout.time_partition = history.key.as_ref().map(TimeKey::column).map(|(column, grain)| {
-            (history.layout.partition_columns[column].name().clone(), grain)
-        });
+        history.layout.time_partition = history
+            .key
+            .as_ref()
+            .map(TimeKey::column)
+            .map(|(column, grain)| (history.layout.partition_columns[column].name().clone(), grain));
         Ok(history)
     }
 
@@ -283,7 +285,9 @@ fn checked(place: &Place, location: &str, snapshot: &DeltaSnapshot) -> Result<Lo
 fn split(location: &str, schema: &Schema, partition_by: &[String]) -> Result<(SchemaRef, Vec<FieldRef>)> {
     let find = |name: &String| {
         let found = schema.fields().iter().find(|f| f.name() == name).cloned();
-        found.ok_or_else(|| Error::input(format!("table {location} is partitioned by `{name}`, which is no column of it")))
+        found.ok_or_else(|| {
+            Error::input(format!("table {location} is partitioned by `{name}`, which is no column of it"))
+        })
     };
     let partition_columns = partition_by.iter().map(find).collect::<Result<_>>()?;
     let in_files = schema.fields().iter().filter(|f| !partition_by.contains(f.name())).cloned();
@@ -308,9 +312,10 @@ pub(crate) fn check_time_column(
         return Err(Error::input(format!("{location} has no column `{column}`; its columns are {}", names.join(", "))));
     };
     match field.data_type() {
-        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, _) => {
-            Ok(())
-        }
+        DataType::Timestamp(
+            TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond,
+            _,
+        ) => Ok(()),
         DataType::Date32 | DataType::Date64 => Err(Error::input(format!(
             "{location}: `{column}` is a DATE, and an event time must be a TIMESTAMP; store a TIMESTAMP beside it"
         ))),

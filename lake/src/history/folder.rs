@@ -148,7 +148,9 @@ impl History for FolderHistory {
                 entries
             }
             Some((Version::Listing { digest }, None)) => {
-                return Err(Error::stopped(format!("listing {digest} of {location} was not kept, so it cannot be read again")));
+                return Err(Error::stopped(format!(
+                    "listing {digest} of {location} was not kept, so it cannot be read again"
+                )));
             }
             Some((Version::Delta { version, .. }, _)) => {
                 return Err(Error::stopped(format!(

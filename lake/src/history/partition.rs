@@ -52,7 +52,8 @@ impl TimeKey {
             Some(text) => text.trim().parse::<u32>().map(Some).map_err(|_| format!("`{text}` is not a number")),
         };
         let at_hour = |date: NaiveDate, hour: u32| {
-            let time = NaiveTime::from_hms_opt(hour, 0, 0).ok_or_else(|| format!("`{hour}` is not an hour of a day"))?;
+            let time =
+                NaiveTime::from_hms_opt(hour, 0, 0).ok_or_else(|| format!("`{hour}` is not an hour of a day"))?;
             Ok::<_, String>(date.and_time(time))
         };
         let (start, grain) = match *self {
@@ -67,7 +68,9 @@ impl TimeKey {
                 (at_hour(day.date(), hour)?, Grain::Hour)
             }
             TimeKey::Parts { year, month, day, hour } => {
-                let (Some(y), Some(m), Some(d)) = (number(year)?, number(month)?, number(day)?) else { return Ok(None) };
+                let (Some(y), Some(m), Some(d)) = (number(year)?, number(month)?, number(day)?) else {
+                    return Ok(None);
+                };
                 let date = i32::try_from(y).ok().and_then(|y| NaiveDate::from_ymd_opt(y, m, d));
                 let date = date.ok_or_else(|| format!("{y}-{m}-{d} is not a day"))?;
                 match hour.map(number).transpose()? {
@@ -79,7 +82,10 @@ impl TimeKey {
         };
         let start = EventTime(start.and_utc().timestamp_micros());
         if start.0.rem_euclid(grain.span().0) != 0 {
-            return Err(format!("{start} is not the start of a{}", if grain == Grain::Day { " day" } else { "n hour" }));
+            return Err(format!(
+                "{start} is not the start of a{}",
+                if grain == Grain::Day { " day" } else { "n hour" }
+            ));
         }
         Ok(Some(Interval { start, end: start.plus(grain.span()) }))
     }
@@ -122,7 +128,9 @@ pub(crate) fn detect(
     if candidates.is_empty() {
         candidates = (0..columns.len()).filter(|i| looks_like_time(&columns[*i])).collect();
     }
-    if candidates.len() > 1 && let Some(time) = time_column {
+    if candidates.len() > 1
+        && let Some(time) = time_column
+    {
         // `ts_day` beside `ts`, as PARTITION BY day(ts) names it.
         let derived: Vec<usize> = candidates
             .iter()
@@ -145,7 +153,9 @@ pub(crate) fn detect(
     };
     let found = grain_of(location, &columns[column], grain)?;
     let hour = columns.iter().position(|c| {
-        matches!(c.name.to_ascii_lowercase().as_str(), "hour" | "hr" | "hh") && c.name != columns[column].name && !typed(c)
+        matches!(c.name.to_ascii_lowercase().as_str(), "hour" | "hr" | "hh")
+            && c.name != columns[column].name
+            && !typed(c)
     });
     match (found, hour) {
         (Grain::Day, Some(hour)) if grain != Some(Grain::Day) => Ok(Some(TimeKey::DateAndHour { date: column, hour })),
@@ -174,7 +184,9 @@ fn grain_of(location: &str, column: &Column, hint: Option<Grain>) -> Result<Grai
     }
     // A day's partitions written as timestamps look like the first hours of days.
     if parsed.len() > 1 && parsed.iter().all(|(time, _)| time.time() == NaiveTime::MIN) {
-        return fail("holds midnights only, so its grain cannot be told: say time_partition = 'day' or 'hour'".to_string());
+        return fail(
+            "holds midnights only, so its grain cannot be told: say time_partition = 'day' or 'hour'".to_string(),
+        );
     }
     Ok(Grain::Hour)
 }

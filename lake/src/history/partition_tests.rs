@@ -89,6 +89,8 @@ fn places_values_in_time() {
     assert!(at(&hour, &[Some("2026-01-31 05:30:00")]).unwrap_err().contains("not the start of an hour"));
     assert!(at(&day, &[Some("2026-01-31 05:00:00")]).unwrap_err().contains("not the start of a day"));
     assert!(at(&pair, &[Some("25"), Some("2026-01-31")]).unwrap_err().contains("`25` is not an hour"));
-    assert!(at(&parts, &[Some("2026"), Some("2"), Some("31"), Some("7")]).unwrap_err().contains("2026-2-31 is not a day"));
+    assert!(
+        at(&parts, &[Some("2026"), Some("2"), Some("31"), Some("7")]).unwrap_err().contains("2026-2-31 is not a day")
+    );
     assert!(at(&day, &[Some("2026-1-31")]).unwrap_err().contains("`2026-1-31` is not a day or an hour"));
 }

@@ -78,7 +78,8 @@ mod tests {
         assert_eq!(read(Some(r#"{"numRecords":3}"#), Some("t")), (Some(3), Times::Unknown));
         assert_eq!(read(Some(&stats("x", "y")), Some("t")), (Some(3), Times::Unknown));
         assert_eq!(read(Some(&stats("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z")), Some("u")).1, Times::Unknown);
-        let no_nulls = r#"{"numRecords":3,"minValues":{"t":"1970-01-01T00:00:00Z"},"maxValues":{"t":"1970-01-01T00:00:00Z"}}"#;
+        let no_nulls =
+            r#"{"numRecords":3,"minValues":{"t":"1970-01-01T00:00:00Z"},"maxValues":{"t":"1970-01-01T00:00:00Z"}}"#;
         assert_eq!(read(Some(no_nulls), Some("t")).1, Times::Unknown);
         let all_null = r#"{"numRecords":3,"minValues":{},"maxValues":{},"nullCount":{"t":3}}"#;
         let nothing = Times::Known { min: EventTime::MAX, max: EventTime::MIN, nulls: 3 };

@@ -39,9 +39,7 @@ pub(crate) fn check_readable(table: &str, protocol: &LogProtocol, metadata: &Log
     // The feature alone, with the mode 'none', changes nothing.
     match features.filter(|f| *f != "columnMapping").find(|f| !READABLE.contains(f)) {
         Some(feature) => refuse(feature),
-        None if protocol.min_reader_version > 3 => {
-            refuse(&format!("reader version {}", protocol.min_reader_version))
-        }
+        None if protocol.min_reader_version > 3 => refuse(&format!("reader version {}", protocol.min_reader_version)),
         None => Ok(()),
     }
 }
@@ -123,7 +121,11 @@ mod tests {
         let cases = [
             (protocol(&[], &["rowTracking"]), plain.clone(), "'rowTracking'"),
             (protocol(&[], &[]), metadata("delta.constraints.positive", "x > 0"), "check constraint 'positive'"),
-            (protocol(&[], &[]), metadata("delta.setTransactionRetentionDuration", "interval 7 days"), "interval 7 days"),
+            (
+                protocol(&[], &[]),
+                metadata("delta.setTransactionRetentionDuration", "interval 7 days"),
+                "interval 7 days",
+            ),
             (
                 protocol(&[], &[]),
                 LogMetadata { schema_string: r#"{"delta.invariants":"x"}"#.to_string(), ..Default::default() },

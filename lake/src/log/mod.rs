@@ -80,7 +80,8 @@ pub(crate) async fn read_commit(place: &Place, version: u64) -> Result<Option<Lo
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(e) => Err(e),
     };
-    let bytes = bytes.map_err(|e| Error::storage(format!("cannot read log entry {version} of"), place.url.as_str(), e))?;
+    let bytes =
+        bytes.map_err(|e| Error::storage(format!("cannot read log entry {version} of"), place.url.as_str(), e))?;
     LogCommit::parse(version, &bytes)
         .map(Some)
         .map_err(|e| Error::storage(format!("cannot understand log entry {version} of"), place.url.as_str(), e))

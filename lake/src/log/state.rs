@@ -71,7 +71,11 @@ impl TableState {
         let mut commits = vec![];
         for version in self.version + 1..=newest {
             let commit = read_commit(place, version).await?.ok_or_else(|| {
-                Error::storage(format!("log entry {version} vanished while it was read from"), place.url.as_str(), "not found")
+                Error::storage(
+                    format!("log entry {version} vanished while it was read from"),
+                    place.url.as_str(),
+                    "not found",
+                )
             })?;
             next.apply(&commit);
             commits.push(commit);

@@ -9,8 +9,8 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use watershed_core::{Error, Result};
 
 use super::{LogCommit, is_commit, list_log, read_commit};
@@ -27,7 +27,10 @@ pub(crate) async fn transactions(place: &Place, version: u64) -> Result<BTreeMap
     }
     for next in base.map_or(0, |v| v + 1)..=version {
         let commit = read_commit(place, next).await?.ok_or_else(|| {
-            Error::stopped(format!("log entry {next} of table {} is gone, so what was committed to it is not known", place.url))
+            Error::stopped(format!(
+                "log entry {next} of table {} is gone, so what was committed to it is not known",
+                place.url
+            ))
         })?;
         found.extend(commit.transactions.into_iter().map(|t| (t.app_id, t.version)));
     }

@@ -216,7 +216,12 @@ async fn whose(place: &Place, state: &TableState, append: &Append<'_>, id: Uuid)
 }
 
 /// The commit that carried a version of an application, if it is among the newest.
-pub(crate) async fn find(place: &Place, state: &TableState, application: &str, version: i64) -> Result<Option<LogCommit>> {
+pub(crate) async fn find(
+    place: &Place,
+    state: &TableState,
+    application: &str,
+    version: i64,
+) -> Result<Option<LogCommit>> {
     for at in (state.version.saturating_sub(SEARCH)..=state.version).rev() {
         let Some(commit) = log::read_commit(place, at).await? else { return Ok(None) };
         if commit.transactions.iter().any(|t| t.app_id == application && t.version == version) {

@@ -66,7 +66,11 @@ impl Encoding {
     }
 
     /// Encodes what comes until the channel closes. `None` after a failure, which is kept for whoever asks.
-    pub(crate) async fn run(self: Arc<Self>, key: Key, batches: mpsc::Receiver<RecordBatch>) -> Option<Vec<WrittenFile>> {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        key: Key,
+        batches: mpsc::Receiver<RecordBatch>,
+    ) -> Option<Vec<WrittenFile>> {
         self.running.fetch_add(1, Ordering::Relaxed);
         let written = self.encode(&key, batches).await;
         self.running.fetch_sub(1, Ordering::Relaxed);

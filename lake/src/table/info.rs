@@ -36,8 +36,11 @@ pub async fn table_info(stores: &Stores, location: &str) -> Result<TableInfo> {
     let log_store = log::log_store(&place);
     let mut views = snapshot.file_views(log_store.as_ref(), None);
     let (mut files, mut rows, mut bytes) = (0, Some(0), 0);
-    while let Some(view) = views.try_next().await.map_err(|e| Error::storage("cannot list the files of", location, e))? {
-        let marked = view.deletion_vector_descriptor().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
+    while let Some(view) =
+        views.try_next().await.map_err(|e| Error::storage("cannot list the files of", location, e))?
+    {
+        let marked =
+            view.deletion_vector_descriptor().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
         let (count, _): (Option<u64>, Times) = statistics_of(view.stats().as_deref(), None);
         files += 1;
         rows = rows.zip(count).map(|(sum, n)| sum + n.saturating_sub(marked));

@@ -112,9 +112,7 @@ impl Shape {
             })?;
             let from = input.field(index).data_type();
             let fits = match &by {
-                PartitionBy::Column(_) => {
-                    !from.is_nested() && !from.is_floating() && !matches!(from, DataType::Binary)
-                }
+                PartitionBy::Column(_) => !from.is_nested() && !from.is_floating() && !matches!(from, DataType::Binary),
                 _ => matches!(from, DataType::Timestamp(..)),
             };
             if !fits {
@@ -171,9 +169,13 @@ impl Shape {
             )));
         }
         // The file's own statistics of nullability do not matter; the table's word was checked above.
-        let file_schema = Schema::new(fields.iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>());
+        let file_schema = Schema::new(
+            fields.iter().map(|f| f.as_ref().clone().with_metadata(Default::default())).collect::<Vec<_>>(),
+        );
         if file_schema.fields().is_empty() {
-            return Err(Error::input(format!("table {location}: all columns are partition columns; files must hold some")));
+            return Err(Error::input(format!(
+                "table {location}: all columns are partition columns; files must hold some"
+            )));
         }
         Ok(Shape {
             location: location.to_string(),
@@ -227,7 +229,8 @@ impl Shape {
         if ranges.len() > 1 + file.num_rows() / RUN {
             let order = by_key(&keys, file.num_rows()).map_err(fail)?;
             file = take_record_batch(&file, &order).map_err(fail)?;
-            keys = keys.iter().map(|k| arrow::compute::take(k, &order, None)).collect::<Result<_, _>>().map_err(fail)?;
+            keys =
+                keys.iter().map(|k| arrow::compute::take(k, &order, None)).collect::<Result<_, _>>().map_err(fail)?;
             ranges = partition(&keys).map_err(fail)?.ranges();
         }
         let slice = |range: Range<usize>| {
@@ -247,11 +250,13 @@ impl Shape {
             PartitionBy::Column(_) => self.convert(column, &source.field),
             PartitionBy::Day(_) => {
                 let days = floor(column, Span::DAY)?;
-                let days: Date32Array = days.unary(|d| i32::try_from(d).unwrap_or(if d < 0 { i32::MIN } else { i32::MAX }));
+                let days: Date32Array =
+                    days.unary(|d| i32::try_from(d).unwrap_or(if d < 0 { i32::MIN } else { i32::MAX }));
                 Ok(Arc::new(days))
             }
             PartitionBy::Hour(_) => {
-                let hours = floor(column, Span::HOUR)?.unary::<_, TimestampMicrosecondType>(|h| h.saturating_mul(Span::HOUR.0));
+                let hours =
+                    floor(column, Span::HOUR)?.unary::<_, TimestampMicrosecondType>(|h| h.saturating_mul(Span::HOUR.0));
                 self.convert(&(Arc::new(hours) as ArrayRef), &source.field)
             }
         }
@@ -299,7 +304,8 @@ impl Shape {
         let fail = |e: &dyn std::fmt::Display| Error::input(format!("table {}: a partition value: {e}", self.location));
         if let DataType::Timestamp(TimeUnit::Microsecond, zone) = column.data_type() {
             let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
-            let time = DateTime::from_timestamp_micros(micros).ok_or_else(|| fail(&format!("{micros} µs is out of range")))?;
+            let time =
+                DateTime::from_timestamp_micros(micros).ok_or_else(|| fail(&format!("{micros} µs is out of range")))?;
             let format = if zone.is_some() { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%d %H:%M:%S%.6f" };
             return Ok(Some(time.format(format).to_string()));
         }
@@ -329,7 +335,8 @@ fn infer(location: &str, column: &str, schema: &Schema) -> Result<PartitionBy> {
 
 /// A stable order by key.
 fn by_key(keys: &[ArrayRef], rows: usize) -> Result<UInt32Array, arrow::error::ArrowError> {
-    let last = u32::try_from(rows).map_err(|_| arrow::error::ArrowError::ArithmeticOverflow("rows of a batch".into()))?;
+    let last =
+        u32::try_from(rows).map_err(|_| arrow::error::ArrowError::ArithmeticOverflow("rows of a batch".into()))?;
     let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..last));
     let columns: Vec<SortColumn> =
         keys.iter().cloned().chain([numbers]).map(|values| SortColumn { values, options: None }).collect();

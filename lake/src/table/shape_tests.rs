@@ -35,7 +35,10 @@ fn derives_days_and_hours() {
     let batch = rows(vec![Some(0), Some(DAY - 1), Some(-1), None], vec![None; 4]);
     let shape = Shape::of_new("t", &spec(batch.schema(), "day(ts)")).unwrap();
     assert_eq!(shape.partition_columns, ["ts_day"]);
-    assert_eq!(shape.table_schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["ts", "name", "n", "ts_day"]);
+    assert_eq!(
+        shape.table_schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(),
+        ["ts", "name", "n", "ts_day"]
+    );
     assert_eq!(shape.table_schema.field(0).data_type(), &utc());
     let parts = shape.cut(&batch.slice(0, 2)).unwrap();
     assert_eq!(keys(&parts), [(vec!["1970-01-01"], 2)]);
@@ -81,7 +84,15 @@ fn judges_existing_tables() {
     let batch = rows(vec![Some(0)], vec![Some("a")]);
     let field = |name: &str, data_type: DataType| Field::new(name, data_type, true);
     let table = |fields: Vec<Field>| Arc::new(Schema::new(fields));
-    let full = || vec![field("n", DataType::Int64), field("extra", DataType::Utf8), field("ts", utc()), field("name", DataType::Utf8), field("ts_day", DataType::Date32)];
+    let full = || {
+        vec![
+            field("n", DataType::Int64),
+            field("extra", DataType::Utf8),
+            field("ts", utc()),
+            field("name", DataType::Utf8),
+            field("ts_day", DataType::Date32),
+        ]
+    };
     let day = vec!["ts_day".to_string()];
     let error = |schema: SchemaRef, columns: &[String], by: &str| {
         Shape::of_existing("t", schema, columns, &spec(batch.schema(), by)).unwrap_err().to_string()
@@ -119,7 +130,12 @@ fn refuses_bad_partitions() {
     let error = Shape::of_new("t", &spec(taken.into(), "day(ts)")).unwrap_err().to_string();
     assert!(error.contains("adds a column `ts_day`, but there is one already"), "{error}");
     let only = Schema::new(vec![Field::new("k", DataType::Utf8, true)]);
-    assert!(Shape::of_new("t", &spec(only.into(), "k")).unwrap_err().to_string().contains("all columns are partition columns"));
+    assert!(
+        Shape::of_new("t", &spec(only.into(), "k"))
+            .unwrap_err()
+            .to_string()
+            .contains("all columns are partition columns")
+    );
 }
 
 proptest! {

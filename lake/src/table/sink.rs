@@ -69,7 +69,11 @@ impl DeltaSink {
                 features::check_appendable(location, &state.protocol, &state.metadata)?;
                 let ignored = differing(&spec, &state.metadata.configuration);
                 if !ignored.is_empty() {
-                    tracing::warn!(table = location, ?ignored, "the table is there; these properties are left as they are");
+                    tracing::warn!(
+                        table = location,
+                        ?ignored,
+                        "the table is there; these properties are left as they are"
+                    );
                 }
                 Shape::of_existing(location, state.schema(&place)?, &state.metadata.partition_columns, &spec)?
             }
@@ -225,7 +229,9 @@ impl Sink for DeltaSink {
     ) -> Result<Committed> {
         let transactions = vec![transaction(&identity.application, identity.epoch)?];
         let decide = |state: &TableState| match state.transactions.get(&identity.application) {
-            Some(odd) if *odd < 0 => CommitDecision::Stop(format!("its transaction record says {odd}, which no epoch is")),
+            Some(odd) if *odd < 0 => {
+                CommitDecision::Stop(format!("its transaction record says {odd}, which no epoch is"))
+            }
             found => decide_commit(identity.epoch, identity.after, found.and_then(|v| u64::try_from(*v).ok())),
         };
         self.append(transactions, prepared, info, decide).await
@@ -267,7 +273,9 @@ fn check_owner(location: &str, spec: &TableSpec, state: &TableState) -> Result<(
         return Ok(());
     }
     let whose = match found {
-        Some(other) => format!("is the result of another view or of an earlier build of this one (incarnation {other})"),
+        Some(other) => {
+            format!("is the result of another view or of an earlier build of this one (incarnation {other})")
+        }
         None => "was not made by this view".to_string(),
     };
     Err(Error::stopped(format!(

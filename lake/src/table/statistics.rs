@@ -43,7 +43,9 @@ pub(crate) fn statistics(metadata: &ParquetMetaData, schema: &Schema, nan: &[boo
         if nan.get(i) == Some(&true) {
             continue;
         }
-        let (Ok(mins), Ok(maxes)) = (converter.row_group_mins(groups), converter.row_group_maxes(groups)) else { continue };
+        let (Ok(mins), Ok(maxes)) = (converter.row_group_mins(groups), converter.row_group_maxes(groups)) else {
+            continue;
+        };
         // A group of NULLs only has no bounds, and needs none.
         let unknown = |bounds: &ArrayRef| {
             let of_nulls = |g: usize| u64::try_from(groups[g].num_rows()).ok() == Some(null_counts.value(g));

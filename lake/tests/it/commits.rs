@@ -77,7 +77,10 @@ async fn a_table_has_one_owner() {
     lake.sink_of("t", owned("", us), 1).await.unwrap();
     lake.sink_of("t", owned("", us), 2).await.unwrap();
     let error = lake.sink_of("t", owned("", them), 3).await.unwrap_err();
-    assert!(matches!(&error, Error::Stopped(why) if why.contains("another view") && why.contains(&us.to_string())), "{error}");
+    assert!(
+        matches!(&error, Error::Stopped(why) if why.contains("another view") && why.contains(&us.to_string())),
+        "{error}"
+    );
     lake.sink("free", "").await;
     let error = lake.sink_of("free", owned("", us), 4).await.unwrap_err();
     assert!(matches!(&error, Error::Stopped(why) if why.contains("was not made by this view")), "{error}");
@@ -92,10 +95,15 @@ async fn foreign_changes_are_judged() {
     put(&sink, 1, &[(0, 1)]).await;
     let path = entry(&lake, "t", 1).iter().find_map(|a| a["add"]["path"].as_str().map(str::to_string)).unwrap();
     // Deletes and others' transactions do not matter to an append.
-    put_entry(&lake, "t", 2, &[
-        json!({"remove": {"path": path, "dataChange": true, "deletionTimestamp": 1}}),
-        json!({"txn": {"appId": "other", "version": 7}}),
-    ]);
+    put_entry(
+        &lake,
+        "t",
+        2,
+        &[
+            json!({"remove": {"path": path, "dataChange": true, "deletionTimestamp": 1}}),
+            json!({"txn": {"appId": "other", "version": 7}}),
+        ],
+    );
     put(&sink, 2, &[(0, 2)]).await;
     // A property changed: go on. The columns changed: stop.
     let mut metadata = entry(&lake, "t", 0).into_iter().find(|a| !a["metaData"].is_null()).unwrap();

@@ -65,7 +65,12 @@ async fn pins_versions_and_tells_changes() {
     let compacted = history.pin(None).await.unwrap();
     assert_eq!(history.changes(&new, &compacted).await.unwrap(), Default::default());
     put_entry(&lake, "t", 4, &[with(&first, "brief.parquet", true)]);
-    put_entry(&lake, "t", 5, &[json!({"remove": {"path": "brief.parquet", "dataChange": true}}), with(&first, "stays.parquet", true)]);
+    put_entry(
+        &lake,
+        "t",
+        5,
+        &[json!({"remove": {"path": "brief.parquet", "dataChange": true}}), with(&first, "stays.parquet", true)],
+    );
     put_entry(&lake, "t", 6, &[json!({"remove": {"path": "compacted.parquet", "dataChange": true}})]);
     let deleted = history.pin(None).await.unwrap();
     let changes = history.changes(&compacted, &deleted).await.unwrap();
@@ -124,17 +129,16 @@ async fn refuses_features_by_name() {
     let open = || async { open_history(&lake.stores, &lake.at("t"), &by_time()).await };
     let history = open().await.unwrap();
     let column = |name: &str| HistoryOptions { time_column: Some(name.to_string()), ..Default::default() };
-    for (name, words) in [("k", "`k` is Int64"), ("nope", "its columns are ts, k, v"), ("ts_day", "is a partition column")] {
+    for (name, words) in
+        [("k", "`k` is Int64"), ("nope", "its columns are ts, k, v"), ("ts_day", "is a partition column")]
+    {
         let error = open_history(&lake.stores, &lake.at("t"), &column(name)).await.err().unwrap().to_string();
         assert!(error.contains(words), "{error}");
     }
 
-    let protocol = |features: &[&str]| {
-        json!({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}})
-    };
+    let protocol = |features: &[&str]| json!({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}});
     let mut add = entry(&lake, "t", 1).into_iter().find(|a| !a["add"].is_null()).unwrap();
-    add["add"]["deletionVector"] =
-        json!({"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4, "sizeInBytes": 40, "cardinality": 1});
+    add["add"]["deletionVector"] = json!({"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4, "sizeInBytes": 40, "cardinality": 1});
     put_entry(&lake, "t", 2, &[protocol(&["deletionVectors"])]);
     history.pin(None).await.unwrap();
     put_entry(&lake, "t", 3, &[add]);
@@ -143,7 +147,8 @@ async fn refuses_features_by_name() {
     }
     let mut metadata = entry(&lake, "t", 0).into_iter().find(|a| !a["metaData"].is_null()).unwrap();
     metadata["metaData"]["configuration"] = json!({"delta.columnMapping.mode": "name"});
-    let schema: serde_json::Value = serde_json::from_str(metadata["metaData"]["schemaString"].as_str().unwrap()).unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(metadata["metaData"]["schemaString"].as_str().unwrap()).unwrap();
     let mut schema = schema;
     for (i, field) in schema["fields"].as_array_mut().unwrap().iter_mut().enumerate() {
         let name = field["name"].clone();

@@ -49,10 +49,10 @@ async fn lists_looks_and_pins() {
     let mut some: Vec<_> = snapshot.partitions.iter_mut().flat_map(|p| &mut p.files).collect();
     history.look(&mut some).await.unwrap();
     let known = |min, max| Times::Known { min: EventTime(min), max: EventTime(max), nulls: 0 };
-    assert_eq!(some.iter().map(|f| (f.rows, f.times)).collect::<Vec<_>>(), [
-        (Some(2), known(1, 5)),
-        (Some(1), known(DAY + 1, DAY + 1)),
-    ]);
+    assert_eq!(
+        some.iter().map(|f| (f.rows, f.times)).collect::<Vec<_>>(),
+        [(Some(2), known(1, 5)), (Some(1), known(DAY + 1, DAY + 1)),]
+    );
 }
 
 #[tokio::test]

@@ -12,5 +12,3 @@ mod folders;
 mod racing;
 
 mod writing;
-
-mod zz_speed;

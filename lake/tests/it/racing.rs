@@ -37,11 +37,8 @@ async fn writers_race_for_versions() {
             let application = format!("watershed/{job}/view");
             for epoch in 1..=8 {
                 let prepared = prepare(&sink, &[(i64::try_from(job).unwrap(), i64::try_from(epoch).unwrap())]).await;
-                let identity = CommitIdentity {
-                    application: application.clone(),
-                    epoch,
-                    after: (epoch > 1).then(|| epoch - 1),
-                };
+                let identity =
+                    CommitIdentity { application: application.clone(), epoch, after: (epoch > 1).then(|| epoch - 1) };
                 let committed = sink.commit(&identity, &prepared, &BTreeMap::new()).await.unwrap();
                 assert!(matches!(committed, Committed::Now { .. }));
             }

@@ -4,4 +4,6 @@ mod cli;
 
 mod engine;
 
+mod oracle;
+
 mod workspace;
