@@ -1,7 +1,8 @@
 //! An object store that fails, for tests: before or after the effect, reported or by the process's death.
 //!
-//! Every operation draws its fate from the plan's seed and its own number, so one seed and one order of operations replay
-//! a run. After a crash every operation fails, as if the process were gone: what it had in flight stays as it was.
+//! Every operation draws its fate from the plan's seed and its own number, so one seed and one order of operations
+//! replay a run. After a crash every operation fails, as if the process were gone: what it had in flight stays as it
+//! was.
 //!
 //! | fault | effect | the caller sees |
 //! |---|---|---|
@@ -47,7 +48,8 @@ pub struct FaultPlan {
     pub writes_only: bool,
     /// Only operations on paths that contain this, such as `_delta_log`.
     pub only: Option<String>,
-    /// The `n`-th operation that qualifies (from 0) fails so, whatever the probabilities: for trying every step in turn.
+    /// The `n`-th operation that qualifies (from 0) fails so, whatever the probabilities: for trying every step in
+    /// turn.
     pub at: Option<(u64, Fault)>,
     /// No fault after this many, crashes included.
     pub most: Option<u64>,

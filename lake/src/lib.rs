@@ -15,8 +15,8 @@
 //! * [`table`]: result tables: schema, data files, idempotent commits.
 //! * [`faults`]: an object store that fails, for tests.
 //!
-//! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only through
-//! one put-if-absent of a log entry.
+//! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only
+//! through one put-if-absent of a log entry.
 
 pub mod stores;
 

@@ -14,6 +14,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use tokio::io::AsyncWriteExt;
 
 /// Bytes fetched from a file's end at first; most footers fit.
 const FOOTER_HINT: usize = 64 << 10;
@@ -70,8 +71,7 @@ impl AsyncFileWriter for ObjectWriter {
     }
 
     fn complete(&mut self) -> BoxFuture<'_, Result<()>> {
-        async move { tokio::io::AsyncWriteExt::shutdown(&mut self.0).await.map_err(|e| ParquetError::External(e.into())) }
-            .boxed()
+        async move { self.0.shutdown().await.map_err(|e| ParquetError::External(e.into())) }.boxed()
     }
 }
 

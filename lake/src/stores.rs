@@ -1,7 +1,8 @@
 //! Locations to object stores: a local path, `file://` or `s3://` becomes a [`Place`], a store and a path in it.
 //!
-//! Invariant: every store is rooted at its scheme and authority (`file:///`, `s3://bucket/`), never at a table, so a file has
-//! one path wherever it is named; and every store that is opened has passed through the wrapper, if there is one.
+//! Invariant: every store is rooted at its scheme and authority (`file:///`, `s3://bucket/`), never at a table, so a
+//! file has one path wherever it is named; and every store that is opened has passed through the wrapper, if there is
+//! one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -78,7 +79,8 @@ impl Stores {
         Stores { options: self.options, wrapper: Some(wrap), opened: Arc::default() }
     }
 
-    /// Opens a local path (relative ones from the working directory), `file://` or `s3://`. Nothing is created or asked.
+    /// Opens a local path (relative ones from the working directory), `file://` or `s3://`. Nothing is created or
+    /// asked.
     pub fn open(&self, location: &str) -> Result<Place> {
         let location = location.trim();
         if location.is_empty() {
@@ -143,8 +145,9 @@ impl Stores {
         for (key, value) in &self.options {
             let known: AmazonS3ConfigKey = key.to_ascii_lowercase().parse().map_err(|_| {
                 Error::input(format!(
-                    "unknown store option `{key}`; those for s3 are endpoint, region, access_key_id, secret_access_key, \
-                     session_token, allow_http, virtual_hosted_style_request and object_store's other configuration keys"
+                    "unknown store option `{key}`; those for s3 are endpoint, region, access_key_id, \
+                     secret_access_key, session_token, allow_http, virtual_hosted_style_request and \
+                     object_store's other configuration keys"
                 ))
             })?;
             builder = builder.with_config(known, value);

@@ -99,7 +99,10 @@ pub struct Entry {
     pub location: Option<String>,
     /// Drawn anew with each generation. For jobs, the incarnation by which tables know their commits.
     pub incarnation: Uuid,
-    /// Incarnations of earlier generations since the name was last free; what they left behind is this one's to remove.
+    /// The statement said OR REPLACE: said again, it goes on with what it made.
+    #[serde(default)]
+    pub or_replace: bool,
+    /// Incarnations of earlier generations whose tables, if they are still there, are this one's to remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Uuid>,
     /// Settings that are fixed when a job is made (`from`), as text.
@@ -114,6 +117,13 @@ pub struct Entry {
     pub dropped: bool,
 }
 
+impl Entry {
+    /// This incarnation and those that it may clear away.
+    fn and_replaced(&self) -> Vec<Uuid> {
+        [self.replaced.as_slice(), &[self.incarnation]].concat()
+    }
+}
+
 /// What a new entry says; generation and format are the catalog's affair.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -122,6 +132,7 @@ pub struct Draft {
     pub statement: String,
     pub location: Option<String>,
     pub incarnation: Uuid,
+    pub or_replace: bool,
     pub fixed: BTreeMap<String, String>,
     pub views: BTreeMap<String, String>,
     pub created: EventTime,
@@ -189,10 +200,11 @@ impl Catalog {
     pub async fn put(&self, draft: Draft) -> Result<Entry> {
         let before = self.newest(draft.kind, &draft.name).await?;
         let replaced = match &before {
-            Some(entry) if !entry.dropped => [entry.replaced.as_slice(), &[entry.incarnation]].concat(),
-            _ => vec![],
+            Some(entry) if entry.dropped => entry.replaced.clone(),
+            Some(entry) => entry.and_replaced(),
+            None => vec![],
         };
-        let Draft { kind, name, statement, location, incarnation, fixed, views, created } = draft;
+        let Draft { kind, name, statement, location, incarnation, or_replace, fixed, views, created } = draft;
         let entry = Entry {
             format: FORMAT,
             kind,
@@ -201,6 +213,7 @@ impl Catalog {
             statement,
             location,
             incarnation,
+            or_replace,
             replaced,
             fixed,
             views,
@@ -211,9 +224,12 @@ impl Catalog {
         Ok(entry)
     }
 
-    /// Adds a tombstone over `entry`, known by an id of its own.
-    pub async fn drop(&self, entry: &Entry, id: Uuid) -> Result<()> {
-        let tombstone = Entry { generation: entry.generation + 1, incarnation: id, dropped: true, ..entry.clone() };
+    /// Adds a tombstone over `entry`, known by an id of its own. Unless its table is kept, whoever has the name next may
+    /// remove what was left of it.
+    pub async fn drop(&self, entry: &Entry, id: Uuid, keep_table: bool) -> Result<()> {
+        let replaced = if keep_table { vec![] } else { entry.and_replaced() };
+        let generation = entry.generation + 1;
+        let tombstone = Entry { generation, incarnation: id, replaced, dropped: true, ..entry.clone() };
         self.create(&tombstone).await
     }
 
@@ -238,7 +254,10 @@ impl Catalog {
                 AfterPut::Fenced => {
                     return Err(Error::Fenced {
                         job: entry.name.clone(),
-                        message: format!("{} {} was changed in {} meanwhile; run again", entry.kind, entry.name, self.home),
+                        message: format!(
+                            "{} {} was changed in {} meanwhile; run again",
+                            entry.kind, entry.name, self.home
+                        ),
                     });
                 }
             }
@@ -254,7 +273,8 @@ impl Catalog {
             Err(e) => Err(e),
         };
         let bytes = found.map_err(|e| Error::storage("could not read the catalog entry", self.at(path), e))?;
-        let broken = |e| Error::stopped(format!("catalog entry {} cannot be read: {e}; restore it from a copy", self.at(path)));
+        let broken =
+            |e| Error::stopped(format!("catalog entry {} cannot be read: {e}; restore it from a copy", self.at(path)));
         let entry: Entry = serde_json::from_slice(&bytes).map_err(broken)?;
         match entry.format {
             FORMAT => Ok(Some(entry)),
@@ -301,6 +321,7 @@ mod tests {
             statement: statement.into(),
             location: None,
             incarnation: Uuid::from_u128(id),
+            or_replace: false,
             fixed: BTreeMap::new(),
             views: BTreeMap::new(),
             created: EventTime(0),
@@ -316,11 +337,14 @@ mod tests {
         assert_eq!((two.generation, two.statement.as_str()), (2, "two"));
         assert_eq!(two.replaced, [Uuid::from_u128(1)]);
         assert_eq!(catalog.get(Kind::View, "v").await.unwrap().unwrap(), two);
-        catalog.drop(&two, Uuid::from_u128(3)).await.unwrap();
+        catalog.drop(&two, Uuid::from_u128(3), false).await.unwrap();
         assert_eq!(catalog.get(Kind::View, "v").await.unwrap(), None);
         assert!(catalog.list().await.unwrap().is_empty());
         let again = catalog.put(draft(Kind::View, "v", "three", 4)).await.unwrap();
-        assert_eq!((again.generation, again.replaced), (4, vec![]));
+        assert_eq!((again.generation, &again.replaced[..]), (4, &[Uuid::from_u128(1), Uuid::from_u128(2)][..]));
+        catalog.drop(&again, Uuid::from_u128(5), true).await.unwrap();
+        let last = catalog.put(draft(Kind::View, "v", "four", 6)).await.unwrap();
+        assert_eq!(last.replaced, Vec::<Uuid>::new());
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
 //! What a CREATE comes to, given what the catalog has: a pure decision.
 //!
 //! A statement is known by its normalised text, in which OR REPLACE and IF NOT EXISTS have no part: they say what to do about
-//! another statement of the same name, not what this one makes. So a file with CREATE OR REPLACE in it, run again, resumes.
+//! another statement of the same name, not what this one makes. A job whose statement gains an OR REPLACE is built anew, even
+//! if nothing else changed; said again, the very same statement resumes, so that a file with OR REPLACE in it can be killed and
+//! run again like any other. To build such a one anew, DROP comes first.
 
 use watershed_core::error::Place;
 use watershed_core::{Error, Result};
@@ -60,10 +62,17 @@ pub(crate) fn decide(
     match existing {
         None => Ok(Decision::Create),
         Some(other) if other.kind != kind => Err(Error::sql_at(
-            format!("{name} is the name of a {0}; drop it first (DROP {1} {name}) or take another name", other.kind, words(other.kind)),
+            format!(
+                "{name} is the name of a {0}; drop it first (DROP {1} {name}) or take another name",
+                other.kind,
+                words(other.kind)
+            ),
             Some(at),
         )),
-        Some(same) if same.statement == text => Ok(Decision::Resume(same.clone())),
+        Some(same) if same.statement == text => match kind.is_job() && manners.or_replace && !same.or_replace {
+            true => Ok(Decision::Replace(same.clone())),
+            false => Ok(Decision::Resume(same.clone())),
+        },
         Some(other) if manners.or_replace => Ok(Decision::Replace(other.clone())),
         Some(other) if manners.if_not_exists => Ok(Decision::Keep(other.clone())),
         Some(other) => Err(Error::sql_at(changed(other, text), Some(at))),
@@ -98,7 +107,8 @@ fn words(kind: Kind) -> &'static str {
 
 /// A normalised text, which is one line, over several; for people only.
 pub(crate) fn pretty(text: &str) -> String {
-    let statement = parse(text, &|name| Some(format!("${{{name}}}"))).ok().and_then(|mut all| all.pop()).map(|p| p.statement);
+    let statement =
+        parse(text, &|name| Some(format!("${{{name}}}"))).ok().and_then(|mut all| all.pop()).map(|p| p.statement);
     let query = match &statement {
         Some(Statement::CreateMaterializedView(s)) => &s.query,
         Some(Statement::CreateView(s)) => &s.query,
@@ -135,6 +145,7 @@ mod tests {
             statement: canonical(&statement(text)).0,
             location: None,
             incarnation: Uuid::nil(),
+            or_replace: false,
             replaced: vec![],
             fixed: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -153,10 +164,16 @@ mod tests {
         let old = entry("CREATE MATERIALIZED VIEW v AS SELECT a FROM s", Kind::MaterializedView);
         for same in [
             "create materialized view v as\n -- a comment\n select a from s",
-            "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT a FROM s",
             "CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT a FROM s",
         ] {
             assert_eq!(decide_on(&old, same).unwrap(), Decision::Resume(old.clone()), "{same}");
+        }
+        // OR REPLACE builds anew once, and then resumes, said or not.
+        let replace = "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT a FROM s";
+        assert_eq!(decide_on(&old, replace).unwrap(), Decision::Replace(old.clone()));
+        let replaced = Entry { or_replace: true, ..old };
+        for same in [replace, "CREATE MATERIALIZED VIEW v AS SELECT a FROM s"] {
+            assert_eq!(decide_on(&replaced, same).unwrap(), Decision::Resume(replaced.clone()), "{same}");
         }
     }
 
@@ -166,7 +183,10 @@ mod tests {
         let refused = decide_on(&old, "CREATE MATERIALIZED VIEW v AS SELECT a FROM s WHERE a > 2").unwrap_err();
         let text = refused.to_string();
         assert!(text.starts_with("line 3, column 1: materialized view v was created by another"), "{text}");
-        assert!(text.contains("\n-   a > 1\n+   a > 2\n") && text.contains("CREATE OR REPLACE MATERIALIZED VIEW v"), "{text}");
+        assert!(
+            text.contains("\n-   a > 1\n+   a > 2\n") && text.contains("CREATE OR REPLACE MATERIALIZED VIEW v"),
+            "{text}"
+        );
         let replace = decide_on(&old, "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT b FROM s").unwrap();
         assert_eq!(replace, Decision::Replace(old.clone()));
         let keep = decide_on(&old, "CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT b FROM s").unwrap();

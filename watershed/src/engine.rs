@@ -231,7 +231,8 @@ pub(crate) fn relation<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &
 /// An error for a name that the catalog does not have.
 pub(crate) fn unknown<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &str) -> Error {
     let names: Vec<&str> = entries.into_iter().filter(|e| e.kind != Kind::Insert).map(|e| e.name.as_str()).collect();
-    let known = if names.is_empty() { "there is none yet".to_string() } else { format!("there are {}", names.join(", ")) };
+    let known =
+        if names.is_empty() { "there is none yet".to_string() } else { format!("there are {}", names.join(", ")) };
     Error::input(format!("there is no source, view or table {name}; {known}"))
 }
 

@@ -44,6 +44,12 @@ impl<'a> Session<'a> {
 
     /// Runs every statement.
     pub(crate) async fn run(mut self, text: &str, seen: Seen<'_>) -> Result<()> {
+        if self.options.reopen {
+            return Err(Error::input(
+                "reopen: a job that was ended can only be reopened where rows of its last windows can be taken back, and \
+                 tables of this version are appended to; build it anew (CREATE OR REPLACE)",
+            ));
+        }
         let statements = self.parse(text)?;
         for parsed in &statements {
             self.statement(parsed, seen).await?;
@@ -181,6 +187,7 @@ impl<'a> Session<'a> {
             statement: canonical(&parsed.statement).0,
             location,
             incarnation: self.engine.clock().id(),
+            or_replace: canonical(&parsed.statement).1.or_replace,
             fixed: BTreeMap::new(),
             views: BTreeMap::new(),
             created: self.engine.clock().now(),
@@ -199,7 +206,8 @@ impl<'a> Session<'a> {
                 return Ok(None);
             }
             Decision::Replace(_) if kind == Kind::Table => {
-                let message = format!("table {name} holds rows that OR REPLACE would lose; write DROP TABLE {name} first");
+                let message =
+                    format!("table {name} holds rows that OR REPLACE would lose; write DROP TABLE {name} first");
                 return Err(Error::sql_at(message, Some(parsed.at)));
             }
             Decision::Replace(_) => (self.engine.catalog().put(draft).await?, "replaced"),
@@ -222,7 +230,7 @@ impl<'a> Session<'a> {
 
     /// A declaration that only this session knows.
     fn pretend(&mut self, draft: Draft) {
-        let Draft { kind, name, statement, location, incarnation, fixed, views, created } = draft;
+        let Draft { kind, name, statement, location, incarnation, or_replace, fixed, views, created } = draft;
         let (format, generation, replaced, dropped) = (0, 0, vec![], false);
         self.remember(Entry {
             format,
@@ -232,6 +240,7 @@ impl<'a> Session<'a> {
             statement,
             location,
             incarnation,
+            or_replace,
             replaced,
             fixed,
             views,
@@ -272,10 +281,13 @@ impl<'a> Session<'a> {
 
     /// What others read from is not dropped under them.
     fn refuse_if_read(&self, entry: &Entry, place: Place) -> Result<()> {
-        for other in self.entries.iter().filter(|e| matches!(e.kind, Kind::View | Kind::MaterializedView | Kind::Insert)) {
+        for other in
+            self.entries.iter().filter(|e| matches!(e.kind, Kind::View | Kind::MaterializedView | Kind::Insert))
+        {
             let reads = crate::names::names(&query_of(other)?).contains(&entry.name);
             if reads {
-                let message = format!("{} {} is read by {} {}; drop that first", entry.kind, entry.name, other.kind, other.name);
+                let message =
+                    format!("{} {} is read by {} {}; drop that first", entry.kind, entry.name, other.kind, other.name);
                 return Err(Error::sql_at(message, Some(place)));
             }
         }
@@ -288,7 +300,8 @@ impl<'a> Session<'a> {
         for planned in std::mem::take(&mut self.wave) {
             made.push(jobs::make(self, planned).await?);
         }
-        let mut running: FuturesUnordered<_> = made.into_iter().map(|job| jobs::run(self.engine, self.options, job)).collect();
+        let mut running: FuturesUnordered<_> =
+            made.into_iter().map(|job| jobs::run(self.engine, self.options, job)).collect();
         let mut first = None;
         while let Some((name, ended)) = running.next().await {
             match ended {

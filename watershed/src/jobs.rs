@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryConsumer;
-use uuid::Uuid;
 use watershed_core::error::Place;
 use watershed_core::operator::Operator;
 use watershed_core::settings::Settings;
@@ -32,6 +31,7 @@ use crate::diff::diff;
 use crate::engine::{Engine, RunOptions, parallelism, relation, shown};
 use crate::execute::Session;
 use crate::layers::{Scope, With};
+use crate::listing;
 use crate::relations::{self, Known};
 use crate::tables::{self, late_location};
 
@@ -90,10 +90,17 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     let taken = taken_by(session, &asked, parsed.at)?;
     let (existing, replaces) = match decide(taken, asked.kind, &asked.name, &text, manners, parsed.at)? {
         Decision::Create => (None, None),
+        // A job that was ended cannot go on, and OR REPLACE is what is written to build it anew.
+        Decision::Resume(entry) if manners.or_replace && listing::has_ended(engine, &entry).await? => {
+            (None, Some(entry))
+        }
         Decision::Resume(entry) => (Some(entry), None),
         Decision::Replace(entry) => (None, Some(entry)),
         Decision::Keep(entry) => {
-            return Ok(Next::Nothing(format!("{} {} exists with another statement, and is kept", entry.kind, entry.name)));
+            return Ok(Next::Nothing(format!(
+                "{} {} exists with another statement, and is kept",
+                entry.kind, entry.name
+            )));
         }
     };
     let mut settings = session.layers.resolve(&asked.with.settings)?;
@@ -113,8 +120,7 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     let columns = asked.into.map(|table| insert_columns(table, &lowered, parsed.at)).transpose()?;
     let table = table_spec(&asked, &lowered, columns.as_deref(), parsed.at)?;
     if existing.is_none() && asked.into.is_none() {
-        let mine: Vec<Uuid> = replaces.iter().map(|e| e.incarnation).collect();
-        refuse_foreign(engine, &location, &mine, parsed.at).await?;
+        refuse_foreign(engine, &location, &asked, parsed.at).await?;
     }
     let draft = || Draft {
         kind: asked.kind,
@@ -122,6 +128,7 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         statement: text.clone(),
         location: asked.with.own("location").map(|_| location.clone()),
         incarnation: engine.clock().id(),
+        or_replace: manners.or_replace,
         fixed: fixed.clone(),
         views: known.views.clone(),
         created: engine.clock().now(),
@@ -169,6 +176,8 @@ pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<St
 /// A job with the surroundings of its plans.
 pub(crate) struct Made {
     job: Job,
+    /// Its statement would resume if it were said again.
+    or_replace: bool,
     tasks: Arc<TaskContext>,
 }
 
@@ -217,12 +226,13 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         settings,
         goal: Goal { to_the_end: session.options.to_the_end },
     };
-    Ok(Made { job, tasks })
+    Ok(Made { job, or_replace: entry.or_replace, tasks })
 }
 
 /// Runs a job as far as it goes.
 pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (String, Result<Summary>) {
     let name = made.job.name.clone();
+    let or_replace = made.or_replace;
     let (home, path) = engine.home();
     let context = Context {
         clock: engine.clock().clone(),
@@ -233,6 +243,12 @@ pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (S
         stop: options.stop.clone(),
     };
     let ended = watershed_runtime::run(made.job, &context).await;
+    let ended = ended.map_err(|e| match e {
+        Error::Stopped(message) if or_replace && message.contains("CREATE OR REPLACE") => Error::Stopped(format!(
+            "{message} (this one was made by CREATE OR REPLACE, which goes on when said again: drop it first)"
+        )),
+        other => other,
+    });
     (name, ended)
 }
 
@@ -274,7 +290,8 @@ fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<Asked<'a>> 
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
                 None => {
-                    let message = format!("INSERT INTO {0}: there is no table {0}; CREATE TABLE {0} (…) first", insert.table);
+                    let message =
+                        format!("INSERT INTO {0}: there is no table {0}; CREATE TABLE {0} (…) first", insert.table);
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
             };
@@ -290,7 +307,8 @@ fn taken_by<'a>(session: &'a Session<'_>, asked: &Asked<'_>, at: Place) -> Resul
     let job = session.entries.iter().find(|e| e.kind.is_job() && e.name == asked.name);
     match (asked.kind, job) {
         (Kind::Insert, Some(view)) if view.kind == Kind::MaterializedView => {
-            let message = format!("job {0} is that of view {0}; name this one: INSERT INTO … WITH (job = '…')", asked.name);
+            let message =
+                format!("job {0} is that of view {0}; name this one: INSERT INTO … WITH (job = '…')", asked.name);
             Err(Error::sql_at(message, Some(at)))
         }
         (Kind::Insert, insert) => Ok(insert),
@@ -325,8 +343,7 @@ fn fix_from(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Res
 }
 
 async fn lower(session: &Session<'_>, asked: &Asked<'_>, settings: &Settings) -> Result<(Known, Lowered)> {
-    let known =
-        relations::streaming(session.engine, &session.entries, &session.layers, settings, asked.query).await?;
+    let known = relations::streaming(session.engine, &session.entries, &session.layers, settings, asked.query).await?;
     let options = LowerOptions { parallelism: parallelism(settings), from: settings.from };
     let lowered = known.planner.lower(asked.query, &options).await?;
     if lowered.inputs.is_empty() {
@@ -418,14 +435,17 @@ fn insert_columns(table: &Entry, lowered: &Lowered, at: Place) -> Result<Vec<Str
     Ok(columns)
 }
 
-/// A new view does not write into a table that is not its own.
-async fn refuse_foreign(engine: &Engine, location: &str, mine: &[Uuid], at: Place) -> Result<()> {
+/// A new view does not write into a table that is not its own, or was not that of an earlier view of its name.
+async fn refuse_foreign(engine: &Engine, location: &str, asked: &Asked<'_>, at: Place) -> Result<()> {
     let Some(info) = tables::info(engine, location).await? else { return Ok(()) };
+    let before = engine.catalog().newest(asked.kind, &asked.name).await?;
+    let mine = before.iter().flat_map(|e| e.replaced.iter().chain((!e.dropped).then_some(&e.incarnation)));
     let owner = info.properties.get(tables::INCARNATION);
-    if owner.is_some_and(|owner| mine.iter().any(|id| id.to_string() == *owner)) {
+    if owner.is_some_and(|owner| mine.into_iter().any(|id| id.to_string() == *owner)) {
         return Ok(());
     }
-    let message = format!("there is a table in {location} that this view did not make; give another location, or remove it");
+    let message =
+        format!("there is a table in {location} that this view did not make; give another location, or remove it");
     Err(Error::sql_at(message, Some(at)))
 }
 
@@ -441,7 +461,8 @@ fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Vec<usize>)> 
         holes.push(at);
     }
     let input = |name: &String| {
-        let source = known.sources.get(name).ok_or_else(|| Error::bug(format!("the plan reads {name}, which is not open")))?;
+        let source =
+            known.sources.get(name).ok_or_else(|| Error::bug(format!("the plan reads {name}, which is not open")))?;
         Ok(Input {
             name: name.clone(),
             history: source.history.clone(),

@@ -55,9 +55,7 @@ pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
     let entries = engine.catalog().list().await?;
     let mut found = vec![];
     for entry in entries.iter().filter(|e| e.kind.is_job()) {
-        let (store, home) = engine.home();
-        let newest = Checkpoints::new(store.clone(), home, &entry.name, entry.incarnation).newest().await?;
-        let (checkpoint, trouble) = match newest {
+        let (checkpoint, trouble) = match newest(engine, entry).await? {
             Newest::None => (None, None),
             Newest::Manifest(manifest) => (Some(*manifest), None),
             Newest::Unreadable { why, .. } => (None, Some(why)),
@@ -79,6 +77,16 @@ pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
         });
     }
     Ok(found)
+}
+
+/// Whether a job was ended for good.
+pub(crate) async fn has_ended(engine: &Engine, entry: &Entry) -> Result<bool> {
+    Ok(matches!(newest(engine, entry).await?, Newest::Manifest(manifest) if manifest.ended))
+}
+
+async fn newest(engine: &Engine, entry: &Entry) -> Result<Newest> {
+    let (store, home) = engine.home();
+    Checkpoints::new(store.clone(), home, &entry.name, entry.incarnation).newest().await
 }
 
 pub(crate) async fn tables(engine: &Engine) -> Result<Vec<RelationInfo>> {

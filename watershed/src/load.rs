@@ -115,7 +115,11 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
         for (found, own) in &inputs {
             let plan = read::plan(found, own, &table, lanes, &session.state()).await?;
             let partitions = plan.output_partitioning().partition_count();
-            work.extend((0..partitions).map(|partition| Piece { plan: plan.clone(), partition, file: (*found).clone() }));
+            work.extend((0..partitions).map(|partition| Piece {
+                plan: plan.clone(),
+                partition,
+                file: (*found).clone(),
+            }));
         }
         let writer = sink.writer()?;
         report.rows = copy(work, &table, lanes, &writer, session.task_ctx()).await?;
@@ -143,7 +147,12 @@ struct New {
 }
 
 /// Tells the files that are new from those that the table has.
-async fn identify(engine: &Engine, location: &str, found: Vec<Found>, again: bool) -> Result<(Vec<New>, Vec<LoadedFile>)> {
+async fn identify(
+    engine: &Engine,
+    location: &str,
+    found: Vec<Found>,
+    again: bool,
+) -> Result<(Vec<New>, Vec<LoadedFile>)> {
     let hashed = futures::stream::iter(found).map(|found| async move {
         let sha256 = sha256(&found).await?;
         let file = LoadedFile { url: found.url.clone(), size: found.object.size, sha256 };
@@ -183,7 +192,8 @@ async fn table_of(
     if let Some(info) = tables::info(engine, location).await? {
         // Partition columns that the files do not have are worked out by the writer, which knows how.
         let derived = |f: &FieldRef| {
-            info.partition_columns.contains(f.name()) && inputs.iter().all(|(_, own)| own.field_with_name(f.name()).is_err())
+            info.partition_columns.contains(f.name())
+                && inputs.iter().all(|(_, own)| own.field_with_name(f.name()).is_err())
         };
         let kept: Vec<FieldRef> = info.schema.fields().iter().filter(|f| !derived(f)).cloned().collect();
         let table: SchemaRef = Arc::new(Schema::new(kept));
@@ -321,7 +331,8 @@ mod tests {
             partition_by: by.map(Into::into),
             ..LoadRequest::default()
         };
-        let text = |r: LoadRequest| partition_by(&r).map(|p| p.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(","));
+        let text =
+            |r: LoadRequest| partition_by(&r).map(|p| p.iter().map(|p| p.to_string()).collect::<Vec<_>>().join(","));
         assert_eq!(text(request(None, None)).unwrap(), "");
         assert_eq!(text(request(Some("ts"), None)).unwrap(), "day(ts)");
         assert_eq!(text(request(Some("ts"), Some("hour"))).unwrap(), "hour(ts)");
@@ -331,7 +342,8 @@ mod tests {
 
     #[test]
     fn the_time_column_is_a_timestamp() {
-        let schema = Schema::new(vec![Field::new("d", DataType::Date32, true), Field::new("n", DataType::Boolean, true)]);
+        let schema =
+            Schema::new(vec![Field::new("d", DataType::Date32, true), Field::new("n", DataType::Boolean, true)]);
         assert!(matches!(with_time(&schema, "d").unwrap().field(0).data_type(), DataType::Timestamp(..)));
         assert!(with_time(&schema, "n").unwrap_err().to_string().contains("column n is Boolean"));
         assert!(with_time(&schema, "x").unwrap_err().to_string().contains("the files have d, n"));

@@ -34,10 +34,11 @@ pub fn default_limit() -> u64 {
 pub(crate) fn runtime_env(limit: u64) -> Result<Arc<RuntimeEnv>> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let pool = TrackConsumersPool::new(GreedyMemoryPool::new(limit), NAMED);
-    RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .build_arc()
-        .map_err(|e| Error::Resources(format!("could not set up DataFusion's runtime: {e}; check that the temporary folder is writable")))
+    RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(|e| {
+        Error::Resources(format!(
+            "could not set up DataFusion's runtime: {e}; check that the temporary folder is writable"
+        ))
+    })
 }
 
 /// The smallest limit found below `root`, the file system's root except in tests.
@@ -98,11 +99,7 @@ mod tests {
 
     #[test]
     fn tightest_cgroup_counts() {
-        let unlimited = tree(&[
-            MEMINFO,
-            ("proc/self/cgroup", "0::/a/b\n"),
-            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
-        ]);
+        let unlimited = tree(&[MEMINFO, ("proc/self/cgroup", "0::/a/b\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")]);
         assert_eq!(available(unlimited.path()), Some(2_048_000_000));
         let above = tree(&[
             MEMINFO,
@@ -117,11 +114,8 @@ mod tests {
             ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "700000\n"),
         ]);
         assert_eq!(available(version_1.path()), Some(700_000));
-        let container = tree(&[
-            MEMINFO,
-            ("proc/self/cgroup", "0::/../elsewhere\n"),
-            ("sys/fs/cgroup/memory.max", "600000\n"),
-        ]);
+        let container =
+            tree(&[MEMINFO, ("proc/self/cgroup", "0::/../elsewhere\n"), ("sys/fs/cgroup/memory.max", "600000\n")]);
         assert_eq!(available(container.path()), Some(600_000));
     }
 }

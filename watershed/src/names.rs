@@ -63,7 +63,9 @@ mod tests {
     fn finds_names_wherever_rows_come_from() {
         let text = "WITH c AS (SELECT * FROM a) SELECT x FROM TUMBLE(\"B\", ts, INTERVAL '1 hour'), c \
                     WHERE x IN (SELECT y FROM D) UNION ALL SELECT 1 FROM (SELECT * FROM e)";
-        let Statement::Query(query) = parse(text, &|_| None).unwrap().remove(0).statement else { panic!("not a query") };
+        let Statement::Query(query) = parse(text, &|_| None).unwrap().remove(0).statement else {
+            panic!("not a query")
+        };
         let found = names(&query);
         for name in ["a", "B", "c", "d", "e"] {
             assert!(found.contains(name), "{name} in {found:?}");

@@ -143,7 +143,12 @@ pub(crate) fn reached<'a>(entries: &'a [Entry], query: &Query) -> Result<Vec<&'a
     Ok(found)
 }
 
-fn reach<'a>(entries: &'a [Entry], name: String, seen: &mut BTreeSet<String>, found: &mut Vec<&'a Entry>) -> Result<()> {
+fn reach<'a>(
+    entries: &'a [Entry],
+    name: String,
+    seen: &mut BTreeSet<String>,
+    found: &mut Vec<&'a Entry>,
+) -> Result<()> {
     // What the catalog does not have is a name of the query's own, or the planner says that nobody knows it.
     let Some(entry) = relation(entries, &name) else { return Ok(()) };
     if seen.insert(name) {

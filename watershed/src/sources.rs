@@ -54,9 +54,9 @@ impl Declared {
                 )));
             }
         }
-        let lake = with.own("lake").ok_or_else(|| {
-            Error::sql(format!("{what}: say where its history lies: WITH (lake = 'location')"))
-        })?;
+        let lake = with
+            .own("lake")
+            .ok_or_else(|| Error::sql(format!("{what}: say where its history lies: WITH (lake = 'location')")))?;
         let settings = layers.resolve(&with.settings)?;
         Ok(Declared {
             name: source.name.clone(),
@@ -122,7 +122,8 @@ fn own_time_column(layout: &Layout) -> Result<String> {
     if let Some(column) = made_from.filter(|column| is_time(column)) {
         return Ok(column.to_string());
     }
-    let times: Vec<&str> = layout.file_schema.fields().iter().map(|f| f.name().as_str()).filter(|f| is_time(f)).collect();
+    let times: Vec<&str> =
+        layout.file_schema.fields().iter().map(|f| f.name().as_str()).filter(|f| is_time(f)).collect();
     match times[..] {
         [only] => Ok(only.to_string()),
         [] => Err(Error::input(format!("{} has no TIMESTAMP column to be its event time", layout.location))),
@@ -159,7 +160,9 @@ mod tests {
         let layout = |columns: &[&str], partition: Option<&str>| Layout {
             location: "l".into(),
             store: "file:///".into(),
-            file_schema: Arc::new(Schema::new(columns.iter().map(|c| Field::new(*c, time.clone(), true)).collect::<Vec<_>>())),
+            file_schema: Arc::new(Schema::new(
+                columns.iter().map(|c| Field::new(*c, time.clone(), true)).collect::<Vec<_>>(),
+            )),
             partition_columns: vec![],
             time_partition: partition.map(|p| (p.to_string(), Grain::Day)),
         };

@@ -1,13 +1,16 @@
 //! The tables behind names: made for `CREATE TABLE`, and what becomes of tables, checkpoints and jobs when a name is dropped.
 //!
+//! A view that is replaced is built in the same place: the old table goes first, and until the new one has caught up, readers see
+//! it grow. (Putting a finished one in place in a single commit needs tables that can be rewritten.)
+//!
 //! Invariant: files are removed only of a table whose own property names the incarnation that is being dropped. A table that
 //! was there before, or that somebody has put in its place, is left alone and said so.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use watershed_core::{Error, Result};
 use watershed_lake::{DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info};
 use watershed_plan::{CreateTable, Insert, Parsed, Statement};
@@ -38,6 +41,7 @@ pub(crate) fn draft(engine: &Engine, layers: &Layers, table: &CreateTable, parse
         statement: canonical(&parsed.statement).0,
         location,
         incarnation: engine.clock().id(),
+        or_replace: canonical(&parsed.statement).1.or_replace,
         fixed: BTreeMap::new(),
         views: BTreeMap::new(),
         created: engine.clock().now(),
@@ -106,7 +110,7 @@ pub(crate) fn insert_of(entry: &Entry) -> Result<Insert> {
 /// Drops a name, and with it what only it had: tables and checkpoints. Returns what there is to say.
 pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Result<String> {
     // The tombstone first: what is left of files when this is cut short is garbage, and no name points there.
-    engine.catalog().drop(entry, engine.clock().id()).await?;
+    engine.catalog().drop(entry, engine.clock().id(), keep_table).await?;
     let (kind, name) = (entry.kind, &entry.name);
     if matches!(kind, Kind::Source | Kind::View | Kind::Insert) {
         return Ok(format!("dropped {kind} {name}"));
@@ -128,7 +132,7 @@ pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Re
 
 /// Drops an INSERT job.
 pub(crate) async fn forget_job(engine: &Engine, entry: &Entry) -> Result<()> {
-    engine.catalog().drop(entry, engine.clock().id()).await?;
+    engine.catalog().drop(entry, engine.clock().id(), false).await?;
     forget_checkpoints(engine, entry).await?;
     let late = late_location_of_insert(engine, entry);
     remove_table(engine, &late, entry).await.map(|_| ())
@@ -162,17 +166,30 @@ async fn remove_table(engine: &Engine, location: &str, entry: &Entry) -> Result<
     Ok(true)
 }
 
+/// Removes everything in a folder. Of a Delta table the log goes last and from its end, so that a removal that was cut
+/// short leaves a table that still says whose it is.
 async fn remove(store: &dyn ObjectStore, folder: &Path) -> Result<()> {
     let failed = |e| Error::storage("could not remove", folder.as_ref(), e);
     let listed: Vec<Path> = store.list(Some(folder)).map_ok(|o| o.location).try_collect().await.map_err(failed)?;
-    let mut gone = store.delete_stream(futures::stream::iter(listed.into_iter().map(Ok)).boxed());
+    let is_entry = |path: &Path| path.as_ref().contains("/_delta_log/") && path.extension() == Some("json");
+    let (mut entries, rest): (Vec<Path>, Vec<Path>) = listed.into_iter().partition(is_entry);
+    let mut gone = store.delete_stream(futures::stream::iter(rest.into_iter().map(Ok)).boxed());
     while let Some(done) = gone.next().await {
-        match done {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(failed(e)),
-        }
+        removed(done.map(|_| ())).map_err(failed)?;
+    }
+    entries.sort();
+    for entry in entries.iter().rev() {
+        removed(store.delete(entry).await).map_err(failed)?;
     }
     Ok(())
+}
+
+/// What is not there is as good as removed.
+fn removed(done: object_store::Result<()>) -> object_store::Result<()> {
+    match done {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        other => other,
+    }
 }
 
 fn with(layers: &Layers, table: &CreateTable) -> Result<With> {

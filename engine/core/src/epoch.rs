@@ -161,6 +161,26 @@ pub fn decide_commit(epoch: u64, after: Option<u64>, found: Option<u64>) -> Comm
     }
 }
 
+/// Where a sink must stand when a run starts from manifest `epoch`: with the epoch, if it has output, done or to be done;
+/// and never beyond what the manifest knows of, which would mean that the checkpoints were set back.
+pub fn decide_start(epoch: u64, has_output: bool, after: Option<u64>, found: Option<u64>) -> CommitDecision {
+    match (has_output, found) {
+        (true, Some(f)) if f > epoch => beyond(f, epoch),
+        (true, _) => decide_commit(epoch, after, found),
+        (false, Some(f)) if Some(f) > after => beyond(f, epoch),
+        (false, _) => match decide_commit(epoch, after, found) {
+            CommitDecision::Commit => CommitDecision::Done,
+            other => other,
+        },
+    }
+}
+
+fn beyond(found: u64, epoch: u64) -> CommitDecision {
+    CommitDecision::Stop(format!(
+        "it has epoch {found}, of which checkpoint {epoch}, the newest, does not know: the home was set back or copied"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +193,19 @@ mod tests {
         assert_eq!(decide_commit(5, Some(3), Some(6)), CommitDecision::Done);
         for (after, found) in [(Some(3), None), (Some(3), Some(2)), (Some(3), Some(4)), (None, Some(2))] {
             assert!(matches!(decide_commit(5, after, found), CommitDecision::Stop(_)), "{after:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_finds_the_table_where_the_checkpoint_says() {
+        assert_eq!(decide_start(5, true, Some(3), Some(3)), CommitDecision::Commit);
+        assert_eq!(decide_start(5, true, Some(3), Some(5)), CommitDecision::Done);
+        assert_eq!(decide_start(5, false, Some(3), Some(3)), CommitDecision::Done);
+        assert_eq!(decide_start(5, false, None, None), CommitDecision::Done);
+        for (output, after, found) in
+            [(true, Some(3), Some(6)), (true, Some(3), None), (false, Some(3), Some(5)), (false, None, Some(1))]
+        {
+            assert!(matches!(decide_start(5, output, after, found), CommitDecision::Stop(_)), "{output} {after:?} {found:?}");
         }
     }
 

@@ -212,7 +212,7 @@ impl Operator for WindowAggregate {
         for start in starts {
             let Some(mut window) = self.windows.remove(&start) else { continue };
             let before = window.bytes;
-            if window.chunks.len() >= MAX_CHUNKS {
+            if window.live.is_some() && window.chunks.len() >= MAX_CHUNKS {
                 let live = self.whole(window).map_err(in_engine)?;
                 window = Window { live: Some(live), chunks: vec![], bytes: before };
             }

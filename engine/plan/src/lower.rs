@@ -261,6 +261,11 @@ impl Lowering<'_> {
                 }
             }
         }
+        if self.window_at.is_some() {
+            let message =
+                "Aggregate: the window is not grouped by, so no group is ever final: add window_start to GROUP BY";
+            return Error::sql_at(message, self.grouping_at.or(self.at));
+        }
         let first = self.names(&aggregate.input).into_iter().next().unwrap_or_default();
         let time = self.time_of(&first);
         let what =

@@ -156,16 +156,18 @@ fn date_trunc(unit: &Expr, time: &Expr, type_of: &dyn Fn(&Column) -> Option<Data
     Meaning::Start(form, column)
 }
 
-/// The timestamp column that an expression is, casts that keep the instant aside.
+/// The column that an expression is, casts that keep the instant aside. One that is no timestamp is found too: it is never
+/// a watermark's, and the error that follows names it.
 fn time_column(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Option<Column> {
     match expr {
         Expr::Alias(alias) => time_column(&alias.expr, type_of),
-        Expr::Cast(cast) if keeps_time(cast) => {
+        Expr::Cast(cast) => {
             let column = time_column(&cast.expr, type_of)?;
             let (from, to) = (type_of(&column)?, cast.field.data_type());
-            same_instant(&from, to).then_some(column)
+            let of_time = matches!(from, DataType::Timestamp(..));
+            (!of_time || (keeps_time(cast) && same_instant(&from, to))).then_some(column)
         }
-        Expr::Column(column) => matches!(type_of(column)?, DataType::Timestamp(..)).then(|| column.clone()),
+        Expr::Column(column) => Some(column.clone()),
         _ => None,
     }
 }
@@ -275,7 +277,6 @@ mod tests {
         assert_eq!(meaning(&(bin() + width()), &zoned("UTC")), end);
         let other = lit(WindowForm::Months(1).interval());
         assert_eq!(meaning(&(bin() + other), &zoned("UTC")), Meaning::Other);
-        assert_eq!(meaning(&hour(), &|_| Some(DataType::Date32)), Meaning::Other);
     }
 
     #[test]

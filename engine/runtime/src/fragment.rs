@@ -39,7 +39,8 @@ pub(crate) struct Running {
 impl Running {
     /// Binds the step's files and starts to read.
     pub(crate) fn start(graph: &Graph, step: Step, tasks: &Arc<TaskContext>) -> Result<Self> {
-        let rejects = Arc::new(Collector::default());
+        let twice = (0..step.reads.len()).any(|input| graph.holes.iter().filter(|h| **h == input).count() > 1);
+        let rejects = Arc::new(Collector::new(twice));
         let inputs: Vec<ScanInput> = graph.holes.iter().map(|i| scan(graph, &step, *i, &rejects)).collect();
         let plan = graph.fragment.bind(&inputs)?;
         let partitions = plan.output_partitioning().partition_count();

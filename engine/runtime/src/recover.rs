@@ -16,7 +16,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use serde_json::Value;
-use watershed_core::epoch::{ChunkRef, Manifest, Position};
+use watershed_core::epoch::{ChunkRef, CommitDecision, Manifest, Position, decide_start};
 use watershed_core::operator::{ChunkId, Operator};
 use watershed_core::sink::{CommitIdentity, Sink};
 use watershed_core::{Error, EventTime, Result};
@@ -50,23 +50,38 @@ pub(crate) struct Replay {
     pub(crate) discard: Vec<String>,
 }
 
+/// How often a start is tried anew because another runner went on meanwhile.
+const TRIES: usize = 5;
+
 /// Finds the manifest to go on from and settles the epoch in doubt.
 pub(crate) async fn start(job: &Job, checkpoints: &Checkpoints) -> Result<Start> {
-    let sinks = [&job.sink, &job.rejects];
-    match checkpoints.newest().await? {
-        Newest::None => {
-            let committed = sinks.iter().map(|s| (s.name().to_string(), None)).collect();
-            Ok(Start { manifest: None, epoch: 0, committed, replay: None })
+    let mut tries = 0;
+    loop {
+        let newest = checkpoints.newest().await?;
+        let seen = match &newest {
+            Newest::None => 0,
+            Newest::Manifest(m) => m.epoch,
+            Newest::Unreadable { epoch, .. } => *epoch,
+        };
+        let started = match newest {
+            Newest::Unreadable { epoch, why } => replay_of(job, checkpoints, epoch, &why).await,
+            Newest::Manifest(manifest) => from(job, Some(*manifest)).await,
+            Newest::None => from(job, None).await,
+        };
+        match started {
+            // A runner that still lives may have gone on between the two looks, and its table with it.
+            Err(Error::Stopped(_)) if tries < TRIES && checkpoints.epochs().await?.last() > Some(&seen) => tries += 1,
+            other => return other,
         }
-        Newest::Manifest(manifest) => {
-            let mut committed = BTreeMap::new();
-            for sink in sinks {
-                committed.insert(sink.name().to_string(), settle(job, sink.as_ref(), &manifest).await?);
-            }
-            Ok(Start { epoch: manifest.epoch, manifest: Some(*manifest), committed, replay: None })
-        }
-        Newest::Unreadable { epoch, why } => replay_of(job, checkpoints, epoch, &why).await,
     }
+}
+
+async fn from(job: &Job, manifest: Option<Manifest>) -> Result<Start> {
+    let mut committed = BTreeMap::new();
+    for sink in [&job.sink, &job.rejects] {
+        committed.insert(sink.name().to_string(), settle(job, sink.as_ref(), manifest.as_ref()).await?);
+    }
+    Ok(Start { epoch: manifest.as_ref().map_or(0, |m| m.epoch), manifest, committed, replay: None })
 }
 
 /// The identity under which a job's sink commits.
@@ -89,18 +104,25 @@ pub(crate) fn info(manifest: &Manifest) -> Result<BTreeMap<String, Value>> {
 }
 
 /// Makes the manifest's epoch visible in one sink, unless it is or there is nothing to see. Returns the sink's last epoch.
-async fn settle(job: &Job, sink: &dyn Sink, manifest: &Manifest) -> Result<Option<u64>> {
-    let Some(mine) = manifest.sinks.get(sink.name()) else { return Ok(None) };
-    if mine.prepared.files.is_empty() {
-        return Ok(mine.committed);
+async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Result<Option<u64>> {
+    let epoch = manifest.map_or(0, |m| m.epoch);
+    let mine = manifest.and_then(|m| m.sinks.get(sink.name()));
+    let prepared = mine.map(|s| &s.prepared).filter(|p| !p.files.is_empty());
+    let after = mine.and_then(|s| s.committed);
+    let last = sink.last_committed(&application(job, sink)).await?;
+    match decide_start(epoch, prepared.is_some(), after, last.map(|l| l.epoch)) {
+        CommitDecision::Done => {}
+        CommitDecision::Stop(why) => {
+            return Err(Error::stopped(format!("job {}: table {}: {why}", job.name, sink.location())));
+        }
+        CommitDecision::Commit => {
+            if let (Some(manifest), Some(prepared)) = (manifest, prepared) {
+                sink.verify(prepared).await?;
+                sink.commit(&identity(job, sink, epoch, after), prepared, &info(manifest)?).await?;
+            }
+        }
     }
-    let identity = identity(job, sink, manifest.epoch, mine.committed);
-    let last = sink.last_committed(&identity.application).await?;
-    if last.is_none_or(|l| l.epoch < manifest.epoch) {
-        sink.verify(&mine.prepared).await?;
-        sink.commit(&identity, &mine.prepared, &info(manifest)?).await?;
-    }
-    Ok(Some(manifest.epoch))
+    Ok(if prepared.is_some() { Some(epoch) } else { after })
 }
 
 async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -> Result<Start> {

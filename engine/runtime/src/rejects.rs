@@ -3,16 +3,22 @@
 //! One collector belongs to one step, also while the step is only read ahead; so the rows reach the epoch that the step
 //! reaches. Memory is bounded by the rejected rows of the steps in flight.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
-use watershed_core::Result;
+use watershed_core::{Error, Result};
 use watershed_core::scan::{Reason, Rejects};
 
 /// Collects the rejected rows of one step.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
     kept: Mutex<Kept>,
+    /// Rows taken so far (source, file, row), where a source that the query reads twice would list each twice.
+    seen: Option<Mutex<HashSet<(String, String, i64)>>>,
 }
 
 /// What a step rejected.
@@ -24,6 +30,26 @@ pub(crate) struct Kept {
 }
 
 impl Collector {
+    /// `twice`: some source fills more than one hole.
+    pub(crate) fn new(twice: bool) -> Self {
+        Collector { kept: Mutex::default(), seen: twice.then(Mutex::default) }
+    }
+
+    /// The rows that were not taken before.
+    fn unseen(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        let Some(seen) = &self.seen else { return Ok(rows) };
+        let mut seen = seen.lock().unwrap_or_else(|e| e.into_inner());
+        let odd = |e: arrow::error::ArrowError| Error::bug(format!("rejected rows of another shape: {e}"));
+        let text = |i: usize| cast(rows.column(i), &DataType::Utf8).map_err(odd);
+        let (sources, files, numbers) = (text(0)?, text(1)?, cast(rows.column(2), &DataType::Int64).map_err(odd)?);
+        let (sources, files) = (sources.as_string::<i32>(), files.as_string::<i32>());
+        let numbers = numbers.as_primitive::<Int64Type>();
+        let fresh = (0..rows.num_rows()).map(|i| {
+            Some(seen.insert((sources.value(i).to_string(), files.value(i).to_string(), numbers.value(i))))
+        });
+        filter_record_batch(&rows, &fresh.collect::<BooleanArray>()).map_err(odd)
+    }
+
     /// Empties the collector; asked once the step's streams have ended.
     pub(crate) fn drain(&self) -> Kept {
         std::mem::take(&mut self.kept.lock().unwrap_or_else(|e| e.into_inner()))
@@ -32,6 +58,7 @@ impl Collector {
 
 impl Rejects for Collector {
     fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()> {
+        let rows = self.unseen(rows)?;
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         let count = match reason {
             Reason::Late => &mut kept.late,

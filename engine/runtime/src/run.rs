@@ -73,6 +73,7 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         run: Counts::default(),
         committed: start.committed,
         state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
+        state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
         held,
         replay: start.replay,
         committing: None,
@@ -114,6 +115,8 @@ struct Runner {
     committed: BTreeMap<String, Option<u64>>,
     /// The chunks of the newest manifest, and where each chunk that a shard keeps lies.
     state: Vec<ChunkRef>,
+    /// How many shards froze them: a claim passes on the state of a run that may have had another number.
+    state_shards: usize,
     held: HashMap<(usize, ChunkId), ChunkRef>,
     replay: Option<Replay>,
     committing: Option<JoinHandle<Result<()>>>,
@@ -306,6 +309,7 @@ impl Runner {
             }
         }
         (self.state, self.held) = (state, held);
+        self.state_shards = self.shards.len();
         Ok(())
     }
 
@@ -324,7 +328,7 @@ impl Runner {
             watermark: self.watermark,
             positions: self.positions.clone(),
             sinks: sinks.collect(),
-            shards: self.job.graph.parallelism,
+            shards: self.state_shards,
             state: self.state.clone(),
             counts: sum(self.before, self.run),
             ended,

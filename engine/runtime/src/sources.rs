@@ -114,7 +114,7 @@ impl Sources {
             return Ok(None);
         }
         let Some(slice) = slice::next_slice(&self.standings(), &self.rules) else {
-            return Ok(self.last_step());
+            return self.last_step().await;
         };
         self.look(slice.boundary).await?;
         // Statistics that were only just read may show that files lie before `from`.
@@ -129,11 +129,12 @@ impl Sources {
     }
 
     /// With nothing left to read, the watermark may still have to move: windows are closed at the very end.
-    fn last_step(&mut self) -> Option<Step> {
-        let boundary = self.inputs.iter().map(|p| p.position.boundary).min()?;
+    async fn last_step(&mut self) -> Result<Option<Step>> {
+        let Some(boundary) = self.inputs.iter().map(|p| p.position.boundary).min() else { return Ok(None) };
+        self.look(boundary).await?;
         let watermark = slice::watermark_after(&self.standings(), &self.rules, boundary, self.watermark);
         let moves = watermark > self.watermark && (self.windows_open || watermark != EventTime::MAX);
-        moves.then(|| self.step(vec![vec![]; self.inputs.len()], watermark))
+        Ok(moves.then(|| self.step(vec![vec![]; self.inputs.len()], watermark)))
     }
 
     fn step(&mut self, reads: Vec<Vec<DataFile>>, watermark: EventTime) -> Step {

@@ -1,7 +1,7 @@
 //! A Delta table as history: a version is a list of files, and what came between two versions stands in the log.
 //!
-//! Invariant: files with deletion vectors, and tables whose reader features are not known here, are refused by name; a log
-//! entry that is needed and gone stops the job, with its version.
+//! Invariant: files with deletion vectors, and tables whose reader features are not known here, are refused by name; a
+//! log entry that is needed and gone stops the job, with its version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,8 @@ impl DeltaHistory {
     ) -> Result<DataFile> {
         if path.contains("://") || path.starts_with('/') {
             return Err(Error::input(format!(
-                "table {} names the file {path}, which lies outside of it (a shallow clone), which Watershed cannot read yet",
+                "table {} names the file {path}, which lies outside of it (a shallow clone); Watershed cannot read \
+                 such tables yet",
                 self.layout.location
             )));
         }
@@ -123,8 +124,8 @@ impl DeltaHistory {
 
     fn marked(&self, path: &str) -> Error {
         Error::input(format!(
-            "table {} uses the reader feature 'deletionVectors' for file {path}, which Watershed cannot read yet; purge \
-             the deleted rows (REORG TABLE … APPLY (PURGE)) first",
+            "table {} uses the reader feature 'deletionVectors' for file {path}, which Watershed cannot read yet; \
+             purge the deleted rows (REORG TABLE … APPLY (PURGE)) first",
             self.layout.location
         ))
     }
@@ -178,8 +179,8 @@ impl History for DeltaHistory {
             }
             Some((Version::Listing { .. }, _)) => {
                 return Err(Error::stopped(format!(
-                    "{location} is a Delta table now, but was a folder of Parquet files when the job read it; build the \
-                     view anew (CREATE OR REPLACE)"
+                    "{location} is a Delta table now, but was a folder of Parquet files when the job read it; build \
+                     the view anew (CREATE OR REPLACE)"
                 )));
             }
         };
@@ -191,8 +192,8 @@ impl History for DeltaHistory {
                 Some(version) => {
                     let newest = log::snapshot(&self.place, None).await?.map(|s| s.version());
                     return Err(Error::stopped(format!(
-                        "version {version} of table {location} cannot be read (newest: {}): {e}; if its log was cleaned up, \
-                         build the view anew (CREATE OR REPLACE)",
+                        "version {version} of table {location} cannot be read (newest: {}): {e}; if its log was \
+                         cleaned up, build the view anew (CREATE OR REPLACE)",
                         newest.map_or("none".to_string(), |v| v.to_string())
                     )));
                 }
@@ -303,8 +304,8 @@ pub(crate) fn check_time_column(
 ) -> Result<()> {
     if partition_columns.iter().any(|field| field.name() == column) {
         return Err(Error::input(format!(
-            "{location}: `{column}` is a partition column, so it tells a file's time, not a row's; take a TIMESTAMP column \
-             of the rows as event time"
+            "{location}: `{column}` is a partition column, so it tells a file's time, not a row's; take a TIMESTAMP \
+             column of the rows as event time"
         )));
     }
     let Ok(field) = file_schema.field_with_name(column) else {

@@ -46,8 +46,8 @@ impl FolderHistory {
         let entries = list(&place).await?;
         let Some(newest) = entries.last() else {
             return Err(Error::input(format!(
-                "{location} holds neither a Delta table (_delta_log) nor Parquet files (*.parquet); check the path, or load \
-                 something there (watershed load)"
+                "{location} holds neither a Delta table (_delta_log) nor Parquet files (*.parquet); check the path, \
+                 or load something there (watershed load)"
             )));
         };
         let columns = columns(&place, location, &entries)?;

@@ -1,7 +1,7 @@
 //! What Parquet footers say of a file's rows and event times, for files whose list does not.
 //!
-//! Bounds are widened to whole microseconds, never narrowed. INT96 has no order that writers agree on, so its statistics
-//! are not used; a file without the column holds NULLs.
+//! Bounds are widened to whole microseconds, never narrowed. INT96 has no order that writers agree on, so its
+//! statistics are not used; a file without the column holds NULLs.
 
 use std::sync::Arc;
 

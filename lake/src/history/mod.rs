@@ -9,7 +9,8 @@
 //! * `footer`: the same from Parquet footers, for files whose list says nothing.
 //! * `delta`, `folder`: the two kinds of history.
 //!
-//! **Invariant:** a file whose partition value cannot be placed in time is an error that names both; no file is dropped.
+//! **Invariant:** a file whose partition value cannot be placed in time is an error that names both; no file is
+//! dropped.
 
 mod delta;
 
@@ -40,8 +41,8 @@ pub struct HistoryOptions {
     pub time_column: Option<String>,
     /// The partition column that carries time, or `day` or `hour` where the grain cannot be told.
     pub time_partition: Option<String>,
-    /// Read the Delta table as a plain table, whose files are in no order: nothing is looked for in its partitions, and all
-    /// files are timeless.
+    /// Read the Delta table as a plain table, whose files are in no order: nothing is looked for in its partitions, and
+    /// all files are timeless.
     pub untimed: bool,
 }
 

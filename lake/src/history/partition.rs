@@ -107,8 +107,8 @@ pub(crate) fn detect(
             (None, "hour") => (Some(Grain::Hour), None),
             (None, _) => {
                 return Err(Error::input(format!(
-                    "time_partition = '{text}': {location} has no such partition column; it is partitioned by {}. Give one \
-                     of them, or 'day' or 'hour'",
+                    "time_partition = '{text}': {location} has no such partition column; it is partitioned by {}. \
+                     Give one of them, or 'day' or 'hour'",
                     names(columns, 0..columns.len())
                 )));
             }

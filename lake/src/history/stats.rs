@@ -1,7 +1,7 @@
 //! What a Delta log's statistics say of a file's rows and event times. Pure.
 //!
-//! Delta may truncate a timestamp's maximum to milliseconds, so a maximum without microseconds may stand for up to 999 µs
-//! more; one with microseconds was not truncated. What is missing or not understood is `Unknown`, never a guess.
+//! Delta may truncate a timestamp's maximum to milliseconds, so a maximum without microseconds may stand for up to 999
+//! µs more; one with microseconds was not truncated. What is missing or not understood is `Unknown`, never a guess.
 
 use chrono::{DateTime, NaiveDateTime};
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Log entries as plain data: what one commit did, and the two actions that make a table what it is.
 //!
-//! Only what Watershed judges by is kept. Unknown actions are passed over here, as the protocol allows: what a reader or
-//! writer must understand is said by the protocol action, and judged in [`super::features`].
+//! Only what Watershed judges by is kept. Unknown actions are passed over here, as the protocol allows: what a reader
+//! or writer must understand is said by the protocol action, and judged in [`super::features`].
 
 use std::collections::BTreeMap;
 

@@ -28,8 +28,8 @@ const APPENDABLE: &[&str] = &[
 pub(crate) fn check_readable(table: &str, protocol: &LogProtocol, metadata: &LogMetadata) -> Result<()> {
     let refuse = |feature: &str| {
         Err(Error::input(format!(
-            "table {table} uses the reader feature '{feature}', which Watershed cannot read yet; rewrite it without the \
-             feature, or read a copy"
+            "table {table} uses the reader feature '{feature}', which Watershed cannot read yet; rewrite it without \
+             the feature, or read a copy"
         )))
     };
     if maps_columns(metadata) {
@@ -72,8 +72,8 @@ pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &L
     }
     if let Some(span) = metadata.configuration.get("delta.setTransactionRetentionDuration") {
         return Err(Error::input(format!(
-            "table {table} forgets transactions after {span} (delta.setTransactionRetentionDuration): a restarted job could \
-             not tell what it committed; remove the property"
+            "table {table} forgets transactions after {span} (delta.setTransactionRetentionDuration): a restarted job \
+             could not tell what it committed; remove the property"
         )));
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! The Delta log as facts: the state of a table at a version, the commits that came since, the features they ask for.
 //!
-//! The state at first sight (metadata, protocol) is replayed by delta-rs. After that commits are read one by one as they
-//! come, which costs a listing and the new entries alone, and yields the winning commits that a conflict is judged by.
+//! The state at first sight (metadata, protocol) is replayed by delta-rs. After that commits are read one by one as
+//! they come, which costs a listing and the new entries alone, and yields the winning commits that a conflict is judged
+//! by.
 //!
 //! Invariant: a version is read from its own log entry or not at all; a hole in the log is an error, never skipped.
 

@@ -1,8 +1,8 @@
 //! The state of a table as far as an append is judged by it, and how it is kept up to date.
 //!
 //! Invariant: [`TableState::refresh`] ends at the newest version, having read every commit between, or loads the state
-//! anew and says so: when the log has a hole (entries cleaned up), or when the entry of the version we know is not the one
-//! we saw, because the table was deleted or made anew under our feet.
+//! anew and says so: when the log has a hole (entries cleaned up), or when the entry of the version we know is not the
+//! one we saw, because the table was deleted or made anew under our feet.
 
 use std::collections::BTreeMap;
 

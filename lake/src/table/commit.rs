@@ -8,8 +8,8 @@
 //!        judge the table anew   done before, or stop
 //! ```
 //!
-//! delta-rs's own retries are not used: its checker fails a plain append on another's delete, and does not know that our
-//! epoch may have been committed by an attempt whose answer was lost (design §6, §7).
+//! delta-rs's own retries are not used: its checker fails a plain append on another's delete, and does not know that
+//! our epoch may have been committed by an attempt whose answer was lost (design §6, §7).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -259,7 +259,7 @@ async fn checkpoint(place: &Place, state: &TableState, version: u64) {
         Ok(Err(e)) => e.to_string(),
         Err(e) => e.to_string(),
     };
-    tracing::warn!(table = %place.url, version, "no log checkpoint was written, the next one is tried later: {failure}");
+    tracing::warn!(table = %place.url, version, "no log checkpoint was written, it is tried again later: {failure}");
 }
 
 #[cfg(test)]

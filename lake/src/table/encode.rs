@@ -1,7 +1,7 @@
 //! One table partition's rows as Parquet files: a task takes batches from a channel and encodes, rolls and uploads.
 //!
-//! Memory is bounded by row groups: encoders share a budget, and one that holds more than its part of it flushes. Floats
-//! are written plainly, for hashing values that hardly repeat is the largest cost of a dictionary.
+//! Memory is bounded by row groups: encoders share a budget, and one that holds more than its part of it flushes.
+//! Floats are written plainly, for hashing values that hardly repeat is the largest cost of a dictionary.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -183,8 +183,8 @@ fn folder(shape: &Shape, key: &Key) -> String {
     shape.partition_columns.iter().zip(key).map(segment).collect()
 }
 
-/// Percent-encodes what file systems and object stores do not take, as hive does; the folder's name is for people and for
-/// readers without a log.
+/// Percent-encodes what file systems and object stores do not take, as hive does; the folder's name is for people and
+/// for readers without a log.
 fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'@');
     let mut escaped = String::with_capacity(text.len());

@@ -14,8 +14,8 @@
 //! * `sink`: [`DeltaSink`], which ties them to core's seam.
 //! * `info`: what a table is, for people.
 //!
-//! **Invariant:** a log entry is put only if absent, on the version that was judged, and whatever did not clearly succeed
-//! is read back before anything else is tried.
+//! **Invariant:** a log entry is put only if absent, on the version that was judged, and whatever did not clearly
+//! succeed is read back before anything else is tried.
 
 mod partition_by;
 
@@ -61,7 +61,8 @@ pub struct TableSpec {
     pub partition_by: Vec<PartitionBy>,
     /// Table properties, of a table that is made now. Those of an existing table are left as they are.
     pub properties: BTreeMap<String, String>,
-    /// The incarnation of the view whose result this is; a table of another's is refused. `None`: whoever's table it is.
+    /// The incarnation of the view whose result this is; a table of another's is refused. `None`: whoever's table it
+    /// is.
     pub owner: Option<Uuid>,
 }
 

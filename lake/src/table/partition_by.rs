@@ -22,8 +22,8 @@ impl PartitionBy {
         for item in text.split(',').map(str::trim) {
             let fail = || {
                 Error::input(format!(
-                    "cannot read `{item}` in partition_by = '{text}': give columns, day(column) or hour(column), separated \
-                     by commas"
+                    "cannot read `{item}` in partition_by = '{text}': give columns, day(column) or hour(column), \
+                     separated by commas"
                 ))
             };
             let plain = |name: &str| Some(name.trim().to_string()).filter(|n| !n.is_empty() && !n.contains(['(', ')']));

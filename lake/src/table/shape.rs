@@ -65,8 +65,8 @@ impl Shape {
             let name = by.column_name();
             if fields.iter().any(|f| f.name().eq_ignore_ascii_case(&name)) {
                 return Err(Error::input(format!(
-                    "partition by {by} adds a column `{name}`, but there is one already; rename it with AS, or partition \
-                     by `{name}` itself"
+                    "partition by {by} adds a column `{name}`, but there is one already; rename it with AS, or \
+                     partition by `{name}` itself"
                 )));
             }
             fields.push(Field::new(name, derived, true).into());
@@ -281,7 +281,8 @@ impl Shape {
                 if let Some(odd) = nanos.iter().flatten().find(|n| n % 1000 != 0) {
                     let shown = DateTime::from_timestamp_nanos(odd).to_rfc3339();
                     return Err(fail(&format!(
-                        "{shown} has nanoseconds, and tables keep microseconds; cut them off with date_trunc('microsecond', …)"
+                        "{shown} has nanoseconds, and tables keep microseconds; cut them off with \
+                         date_trunc('microsecond', …)"
                     )));
                 }
             }
@@ -327,8 +328,8 @@ fn infer(location: &str, column: &str, schema: &Schema) -> Result<PartitionBy> {
         (Some(source), _) if has(source) => Ok(PartitionBy::Day(source.to_string())),
         (_, Some(source)) if has(source) => Ok(PartitionBy::Hour(source.to_string())),
         _ => Err(Error::input(format!(
-            "table {location} is partitioned by `{column}`, and the rows have neither this column nor one it is the day or \
-             hour of"
+            "table {location} is partitioned by `{column}`, and the rows have neither this column nor one it is the \
+             day or hour of"
         ))),
     }
 }

@@ -45,8 +45,8 @@ pub struct DeltaSink {
 }
 
 impl DeltaSink {
-    /// Opens a table, or makes it now or with its first rows. Errors if it is there and cannot be appended to, belongs to
-    /// another incarnation, or has other columns.
+    /// Opens a table, or makes it now or with its first rows. Errors if it is there and cannot be appended to, belongs
+    /// to another incarnation, or has other columns.
     pub async fn open(
         stores: &Stores,
         name: &str,
@@ -187,8 +187,8 @@ impl DeltaSink {
         }
         let what = found.map_or("is gone".to_string(), |size| format!("has {size} bytes, not {}", file.size));
         Err(Error::stopped(format!(
-            "{}{} {what}: it was written for a commit that is to be redone; restore it, or build the view anew (CREATE OR \
-             REPLACE)",
+            "{}{} {what}: it was written for a commit that is to be redone; restore it, or build the view anew \
+             (CREATE OR REPLACE)",
             self.place.url, file.path
         )))
     }
@@ -279,8 +279,8 @@ fn check_owner(location: &str, spec: &TableSpec, state: &TableState) -> Result<(
         None => "was not made by this view".to_string(),
     };
     Err(Error::stopped(format!(
-        "table {location} {whose}; this is incarnation {owner}. Give another location, drop the table, or replace it on \
-         purpose (CREATE OR REPLACE)"
+        "table {location} {whose}; this is incarnation {owner}. Give another location, drop the table, or replace it \
+         on purpose (CREATE OR REPLACE)"
     )))
 }
 

@@ -1,8 +1,8 @@
 //! Delta statistics of a finished file, from the footer that its writer has at hand.
 //!
 //! Bounds are what the protocol asks for: texts of at most 32 characters, the upper one with a tie-breaker; full
-//! microseconds; nothing for columns that hold NaN, which orders differently from engine to engine. A statistic that cannot
-//! be written exactly or as a bound is left out, which is always allowed. Delta protocol, "Per-file Statistics".
+//! microseconds; nothing for columns that hold NaN, which orders differently from engine to engine. A statistic that
+//! cannot be written exactly or as a bound is left out, which is always allowed. Delta protocol, "Per-file Statistics".
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{max, max_string, min, min_string};

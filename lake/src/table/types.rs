@@ -30,8 +30,8 @@ pub(crate) fn delta_schema_as(schema: &Schema, ntz: bool) -> Result<SchemaRef> {
         let name = field.name();
         if name.is_empty() || name.contains(FORBIDDEN) || name.contains('=') {
             return Err(Error::input(format!(
-                "column `{name}`: a table's column name must not be empty or hold any of ` ,;{{}}()=`, tabs and newlines; \
-                 name it with AS"
+                "column `{name}`: a table's column name must not be empty or hold any of ` ,;{{}}()=`, tabs and \
+                 newlines; name it with AS"
             )));
         }
         if fields.iter().any(|f| f.name().eq_ignore_ascii_case(name)) {

@@ -1,7 +1,7 @@
 //! Routes an epoch's rows to the table's partitions, and each partition's to the files that are being encoded.
 //!
-//! A partition has one file at a time while it is small, so that small partitions give one file an epoch; when much comes
-//! for it, or its encoder falls behind, it gets more, up to the sink's lanes. Rows of one lane go to one file in
+//! A partition has one file at a time while it is small, so that small partitions give one file an epoch; when much
+//! comes for it, or its encoder falls behind, it gets more, up to the sink's lanes. Rows of one lane go to one file in
 //! order. Partitions that nothing came for in a while are closed, since windows come in the order of time.
 //!
 //! Invariant: dropping the writer aborts its encoders; what they had written stays invisible.
@@ -27,8 +27,8 @@ const ROWS_A_FILE: u64 = 1 << 20;
 const ROWS_TO_SPLIT: u64 = 1 << 18;
 /// How often an encoder must have been behind to be helped.
 const TIMES_BEHIND: u64 = 8;
-/// Batches without a row for a partition after which it is closed, at first. Doubled whenever one so closed comes again,
-/// so that rows in no order do not end in many small files.
+/// Batches without a row for a partition after which it is closed, at first. Doubled whenever one so closed comes
+/// again, so that rows in no order do not end in many small files.
 const IDLE: u64 = 64;
 /// The most partitions open at once.
 const MOST_OPEN: usize = 512;

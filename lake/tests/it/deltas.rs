@@ -136,9 +136,17 @@ async fn refuses_features_by_name() {
         assert!(error.contains(words), "{error}");
     }
 
-    let protocol = |features: &[&str]| json!({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}});
+    let protocol = |features: &[&str]| {
+        let versions = json!({"minReaderVersion": 3, "minWriterVersion": 7});
+        let mut action = json!({ "protocol": versions });
+        action["protocol"]["readerFeatures"] = json!(features);
+        action["protocol"]["writerFeatures"] = json!(features);
+        action
+    };
     let mut add = entry(&lake, "t", 1).into_iter().find(|a| !a["add"].is_null()).unwrap();
-    add["add"]["deletionVector"] = json!({"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4, "sizeInBytes": 40, "cardinality": 1});
+    let (kind, id) = ("u", "ab^-aqEH.-t@S}K{vb[*k^");
+    add["add"]["deletionVector"] =
+        json!({"storageType": kind, "pathOrInlineDv": id, "offset": 4, "sizeInBytes": 40, "cardinality": 1});
     put_entry(&lake, "t", 2, &[protocol(&["deletionVectors"])]);
     history.pin(None).await.unwrap();
     put_entry(&lake, "t", 3, &[add]);

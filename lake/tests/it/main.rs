@@ -1,5 +1,7 @@
-//! The lake crate against real files: tables are written by its own sink and read back by its own history, by delta-rs's
-//! log replay and by plain Parquet readers.
+//! The lake crate against real files: tables are written by its own sink and read back by its own history, by
+//! delta-rs's log replay and by plain Parquet readers.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod fixtures;
 

@@ -61,7 +61,10 @@ pub(crate) struct ProcessFlags {
 impl ProcessFlags {
     pub(crate) fn given(&self) -> Vec<(String, String)> {
         let named = |name: &str, value: &Option<String>| Some((name.to_string(), value.clone()?));
-        [named("parallelism", &self.parallelism), named("memory_limit", &self.memory_limit)].into_iter().flatten().collect()
+        [named("parallelism", &self.parallelism), named("memory_limit", &self.memory_limit)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -80,6 +83,8 @@ pub(crate) fn read_text(file: &str) -> Result<String> {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),
         path => std::fs::read_to_string(path).map(|read| text = read),
     };
-    read.map_err(|e| Error::input(format!("could not read {}: {e}", if file == "-" { "standard input" } else { file })))?;
+    read.map_err(|e| {
+        Error::input(format!("could not read {}: {e}", if file == "-" { "standard input" } else { file }))
+    })?;
     Ok(text)
 }

@@ -60,7 +60,9 @@ impl Output {
         let to = file.map_or("standard output".to_string(), |f| f.display().to_string());
         let bytes: Bytes = match file {
             None => Box::new(BufWriter::new(std::io::stdout())),
-            Some(path) => Box::new(BufWriter::new(File::create(path).map_err(|e| Error::storage("could not create", &to, e))?)),
+            Some(path) => {
+                Box::new(BufWriter::new(File::create(path).map_err(|e| Error::storage("could not create", &to, e))?))
+            }
         };
         let writer = match format {
             Format::Table => Writer::Table(bytes, vec![]),

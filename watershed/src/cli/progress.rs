@@ -176,7 +176,8 @@ fn text(update: &ProgressUpdate) -> String {
 }
 
 fn summary_line(summary: &Summary) -> String {
-    let watermark = summary.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!(", watermark {w}")).unwrap_or_default();
+    let watermark =
+        summary.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!(", watermark {w}")).unwrap_or_default();
     if summary.nothing_new {
         return format!("{}: nothing new{watermark}", summary.job);
     }
@@ -204,7 +205,7 @@ pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -47,12 +47,7 @@ impl Run {
         let shown = Shown::new(self.json);
         let stop = Stop::default();
         on_interrupt(stop.clone());
-        let options = RunOptions {
-            to_the_end: self.to_the_end,
-            reopen: self.reopen,
-            progress: shown.progress(),
-            stop,
-        };
+        let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress: shown.progress(), stop };
         let mut seen = |outcome: Outcome| show(outcome, &shown, self.json);
         engine.execute_with(&text, &options, &mut seen).await
     }

@@ -97,7 +97,9 @@ fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     if column.data_type() == to {
         return Ok(column.clone());
     }
-    if let (DataType::Timestamp(TimeUnit::Nanosecond, _), DataType::Timestamp(TimeUnit::Microsecond, _)) = (column.data_type(), to) {
+    if let (DataType::Timestamp(TimeUnit::Nanosecond, _), DataType::Timestamp(TimeUnit::Microsecond, _)) =
+        (column.data_type(), to)
+    {
         let nanos = column.as_primitive::<TimestampNanosecondType>();
         if let Some(at) = (0..nanos.len()).find(|i| nanos.is_valid(*i) && nanos.value(*i) % 1000 != 0) {
             return Err(format!(
@@ -155,10 +157,12 @@ mod tests {
         ])
         .unwrap();
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let table: SchemaRef =
-            Arc::new(schema(&[("t", time.clone()), ("a", DataType::Utf8), ("b", DataType::Int64)]));
+        let table: SchemaRef = Arc::new(schema(&[("t", time.clone()), ("a", DataType::Utf8), ("b", DataType::Int64)]));
         let rows = conform(&batch, &table, "f").unwrap();
-        assert_eq!(rows.column(0).as_ref(), &TimestampMicrosecondArray::from(vec![1, 5]).with_timezone("UTC") as &dyn Array);
+        assert_eq!(
+            rows.column(0).as_ref(),
+            &TimestampMicrosecondArray::from(vec![1, 5]).with_timezone("UTC") as &dyn Array
+        );
         assert_eq!(rows.column(1).as_ref(), &StringArray::from(vec![None::<&str>, None]) as &dyn Array);
         assert_eq!(rows.column(2).as_ref(), &Int64Array::from(vec![1, 2]) as &dyn Array);
         check_columns(&batch.schema(), &table, "f").unwrap();

@@ -81,12 +81,16 @@ async fn find_one(stores: &Stores, argument: &str) -> Result<Vec<Found>> {
     };
     let root = Path::parse(root).map_err(|e| Error::input(format!("`{argument}` is not a path: {e}")))?;
     let mut objects: Vec<ObjectMeta> = list(&place, &root, argument).await?;
-    objects.retain(|object| if wild { matches(pattern, object.location.as_ref()) } else { is_data(&root, &object.location) });
+    objects.retain(
+        |object| if wild { matches(pattern, object.location.as_ref()) } else { is_data(&root, &object.location) },
+    );
     objects.sort_by(|a, b| a.location.cmp(&b.location));
     if objects.is_empty() {
         return Err(Error::input(format!("`{argument}`: there is no such file, and no file below it; check the path")));
     }
-    if let Some(hive) = objects.iter().find(|o| below(&root, &o.location).rsplit_once('/').is_some_and(|(f, _)| f.contains('='))) {
+    if let Some(hive) =
+        objects.iter().find(|o| below(&root, &o.location).rsplit_once('/').is_some_and(|(f, _)| f.contains('=')))
+    {
         return Err(Error::input(format!(
             "{}: columns in folder names (name=value) are not loaded; read this folder as it is with \
              CREATE SOURCE … WITH (lake = '{argument}')",
@@ -152,7 +156,8 @@ fn segments_match(pattern: &[&str], path: &[&str]) -> bool {
         None => path.is_empty(),
         Some((&"**", rest)) => (0..=path.len()).any(|n| segments_match(rest, &path[n..])),
         Some((first, rest)) => path.split_first().is_some_and(|(segment, path)| {
-            segment_matches(&first.chars().collect::<Vec<_>>(), &segment.chars().collect::<Vec<_>>()) && segments_match(rest, path)
+            segment_matches(&first.chars().collect::<Vec<_>>(), &segment.chars().collect::<Vec<_>>())
+                && segments_match(rest, path)
         }),
     }
 }

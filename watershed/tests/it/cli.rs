@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -51,12 +51,17 @@ impl World {
         path
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
             command.env_remove(name);
         }
-        command.current_dir(self.dir.path()).env("LAKE", self.dir.path().join("lake")).args(arguments).output().unwrap()
+        command.current_dir(self.dir.path()).env("LAKE", self.dir.path().join("lake")).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// Standard output of a run that must succeed.
@@ -93,11 +98,20 @@ fn from_files_to_an_answer_and_nothing_new_after() {
     assert_eq!(said.lines().filter(|line| line.contains("nothing new")).count(), 2, "{said}");
     assert!(!said.contains("created"), "{said}");
 
-    let said = world.ok(&["run", "flights.sql", "--final"]);
-    assert_eq!(said.lines().count(), 2, "{said}");
-    assert_eq!(world.csv("SELECT sum(flights) FROM delays"), ["5"]);
+    world.write("more.csv", "at,origin,delay\n2001-01-04T00:30:00,OSL,8\n");
+    world.ok(&["load", "more.csv", "--into", "lake"]);
+    world.ok(&["run", "flights.sql", "--final"]);
+    assert_eq!(world.csv("SELECT sum(flights) FROM delays"), ["6"]);
     let after = world.fails(4, &["run", "flights.sql"]);
     assert!(after.contains("was ended by --final"), "{after}");
+    assert!(world.fails(2, &["run", "flights.sql", "--reopen"]).contains("build it anew"));
+
+    // OR REPLACE, as the error says, builds anew what was ended.
+    world.write("anew.sql", &SQL.replace("CREATE MATERIALIZED", "CREATE OR REPLACE MATERIALIZED"));
+    world.ok(&["run", "anew.sql", "--final"]);
+    let said = world.ok(&["run", "anew.sql"]);
+    assert!(said.contains("delays: 6 rows in 4 slices"), "{said}");
+    assert_eq!(world.csv("SELECT sum(flights) FROM delays"), ["6"]);
 }
 
 #[test]
@@ -111,7 +125,8 @@ fn what_comes_later_is_taken_up_where_the_last_run_ended() {
     assert!(said.contains("delays: ") && said.contains("kept aside 1 late and 0 bad rows"), "{said}");
     let delays = world.csv("SELECT origin, flights FROM delays ORDER BY window_start, origin");
     assert_eq!(delays, ["OSL,2", "ROM,1", "OSL,1", "ROM,1", "OSL,1"]);
-    let late = world.write("late.sql", "CREATE SOURCE late (WATERMARK FOR at AS at) WITH (lake = '.watershed/tables/delays_late')");
+    let late = world
+        .write("late.sql", "CREATE SOURCE late (WATERMARK FOR at AS at) WITH (lake = '.watershed/tables/delays_late')");
     world.ok(&["run", late.to_str().unwrap()]);
     assert_eq!(world.csv("SELECT _source, _reason, origin FROM late"), ["flights,late,OSL"]);
 }
@@ -137,6 +152,27 @@ fn a_changed_statement_is_refused_with_the_difference_and_replaced_on_purpose() 
     assert!(again.contains("delays: nothing new"), "{again}");
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_ends_at_a_safe_point_and_goes_on() {
+    let world = World::loaded();
+    let mut command = world.command(&["run", "flights.sql", "--throttle-rows", "1"]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has begun once the catalog has its jobs.
+    let begun = world.dir.path().join(".watershed/jobs/late_ones");
+    while !begun.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+    let out = running.wait_with_output().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && complained.contains("stopping at the next safe point"), "{said}\n{complained}");
+    assert!(said.contains("stopped, run again to go on"), "{said}");
+    world.ok(&["run", "flights.sql"]);
+    let delays = world.csv("SELECT origin, flights, delay FROM delays ORDER BY window_start, origin");
+    assert_eq!(delays, ["OSL,2,30", "ROM,1,1", "OSL,1,30", "ROM,1,2"]);
+}
+
 #[test]
 fn json_is_an_object_a_line() {
     let world = World::loaded();
@@ -146,7 +182,9 @@ fn json_is_an_object_a_line() {
     assert_eq!(of("summary").len(), 2, "{said}");
     let progress = of("progress");
     assert!(!progress.is_empty(), "{said}");
-    for field in ["job", "slices", "rows", "bytes", "bytes_total", "watermark", "epoch", "late", "bad", "state", "elapsed_ms"] {
+    for field in
+        ["job", "slices", "rows", "bytes", "bytes_total", "watermark", "epoch", "late", "bad", "state", "elapsed_ms"]
+    {
         assert!(progress.iter().all(|p| p.get(field).is_some()), "{field}: {said}");
     }
     let delays = of("summary").into_iter().find(|s| s["job"] == "delays").unwrap();
@@ -166,7 +204,8 @@ fn a_file_is_loaded_once() {
     let said = world.ok(&["load", "flights.csv", "--into", "lake", "--again"]);
     assert!(said.contains("loaded 5 rows"), "{said}");
     world.write("flights.csv", "at,origin,delay\n2001-01-03T12:00:00,ROM,9\n");
-    world.write("more.ndjson", "{\"at\": \"2001-01-03T13:00:00Z\", \"delay\": 1}\n{\"at\": \"2001-01-03T14:00:00Z\"}\n");
+    world
+        .write("more.ndjson", "{\"at\": \"2001-01-03T13:00:00Z\", \"delay\": 1}\n{\"at\": \"2001-01-03T14:00:00Z\"}\n");
     let said = world.ok(&["load", "*.csv", "more.ndjson", "--into", "lake"]);
     assert!(said.contains("loaded 3 rows from 2 files"), "{said}");
     world.write("only.sql", "CREATE SOURCE flights (WATERMARK FOR at AS at) WITH (lake = '${LAKE}')");
@@ -190,7 +229,10 @@ fn results_in_every_format() {
     let sql = "SELECT origin, sum(flights) AS n FROM delays GROUP BY origin ORDER BY origin";
     let table = world.ok(&["query", sql]);
     assert!(table.contains("| OSL    | 3 |"), "{table}");
-    assert_eq!(world.ok(&["query", sql, "--format", "json"]), "{\"origin\":\"OSL\",\"n\":3}\n{\"origin\":\"ROM\",\"n\":2}\n");
+    assert_eq!(
+        world.ok(&["query", sql, "--format", "json"]),
+        "{\"origin\":\"OSL\",\"n\":3}\n{\"origin\":\"ROM\",\"n\":2}\n"
+    );
     world.write("q.sql", sql);
     world.ok(&["query", "q.sql", "--output", "n.parquet"]);
     assert_eq!(&fs::read(world.dir.path().join("n.parquet")).unwrap()[..4], b"PAR1");

@@ -1,5 +1,7 @@
 //! What the whole does, from outside: the crates' edges, the command line, the library.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says so best by stopping there.
+
 mod cli;
 
 mod engine;

@@ -53,7 +53,8 @@ fn crates_know_only_those_they_may() {
 #[test]
 fn clients_of_the_outside_world_have_one_home() {
     for (client, home) in PRIVATE {
-        let users: Vec<_> = dependencies().into_iter().filter(|(_, d)| d.contains(client)).map(|(name, _)| name).collect();
+        let users: Vec<_> =
+            dependencies().into_iter().filter(|(_, d)| d.contains(client)).map(|(name, _)| name).collect();
         assert_eq!(users, [home], "{client}");
     }
 }

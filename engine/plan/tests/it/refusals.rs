@@ -78,11 +78,15 @@ async fn what_cannot_be_incremental_is_refused() {
         ("SELECT count(*) FROM flights GROUP BY ROLLUP (date)", &["ROLLUP"]),
         (
             "SELECT window_start, count(*) FROM TUMBLE(flights, origin, INTERVAL '1 hour') GROUP BY window_start",
-            &["date_bin"],
+            &["line 1, column 36", "the window is over origin, but the watermark of flights is over date"],
         ),
         (
             "SELECT CAST(date_trunc('day', date) AS DATE), count(*) FROM flights GROUP BY 1",
             &["GROUP BY without a window"],
+        ),
+        (
+            "SELECT origin, count(*) FROM TUMBLE(flights, date, INTERVAL '1 hour') GROUP BY origin",
+            &["line 1, column 80", "add window_start to GROUP BY"],
         ),
         ("SELECT day, count(*) FROM flights GROUP BY day", &["GROUP BY without a window"]),
         ("SELECT count(*) FROM flights GROUP BY date_trunc('century', date)", &["date_trunc"]),

@@ -5,6 +5,7 @@
 //! answer is for windows that end by the watermark, over all facts but those listed as late; and at the end, for all windows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,11 +16,12 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
 use watershed::{Engine, Outcome, RunOptions};
+use watershed_core::epoch::Manifest;
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
-use super::facts::{Facts, batch, schema};
+use super::facts::{EPOCH, Facts, batch, schema};
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
@@ -177,10 +179,14 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
     }
+    let read = boundaries(world);
     let context = SessionContext::new();
     for (name, facts) in &case.sources {
         let mut kept = vec![];
         for (index, file) in facts.files.iter().enumerate() {
+            if EPOCH + file.partition * facts.grain.span().0 >= read[name] {
+                continue;
+            }
             let path = facts.path(index);
             let used = |row: &usize| !late.contains(&(name.clone(), path.clone(), *row as i64));
             kept.extend((0..file.rows.len()).filter(used).map(|row| &file.rows[row]));
@@ -199,6 +205,24 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
     let expected = rows(&expected.collect().await.map_err(|e| format!("the oracle: {e}"))?);
     let found = table(&world.view(), &columns.join(", ")).await;
     same(expected, rows(&found)).map_err(|e| format!("at watermark {:?}: {e}", summary.watermark))
+}
+
+/// How far each source has been read, by the newest checkpoint: partitions that start before this.
+fn boundaries(world: &World) -> BTreeMap<String, i64> {
+    let newest = manifests(&world.home()).pop().expect("a run leaves a checkpoint");
+    let manifest: Manifest = serde_json::from_slice(&fs::read(newest).unwrap()).unwrap();
+    manifest.positions.into_iter().map(|(name, position)| (name, position.boundary.0)).collect()
+}
+
+/// The checkpoints in a home, oldest first.
+pub(crate) fn manifests(home: &Path) -> Vec<PathBuf> {
+    fn walk(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        entries.flat_map(|e| if e.is_dir() { walk(&e) } else { vec![e] }).collect()
+    }
+    let mut found: Vec<_> = walk(home).into_iter().filter(|p| p.to_string_lossy().contains("/manifests/")).collect();
+    found.sort();
+    found
 }
 
 /// Rows that were listed as not used: source, file, row.
@@ -224,7 +248,7 @@ pub(crate) async fn rejected(world: &World) -> BTreeSet<(String, String, i64)> {
 
 /// Reads a Delta table's files through DataFusion's own Parquet reader; only the file list comes from our code.
 pub(crate) async fn table(location: &str, columns: &str) -> Vec<RecordBatch> {
-    let options = HistoryOptions { time_column: None, time_partition: None };
+    let options = HistoryOptions { untimed: true, ..HistoryOptions::default() };
     let history = open_history(&Stores::default(), location, &options).await.unwrap();
     let snapshot = history.pin(None).await.unwrap();
     let files = snapshot.partitions.iter().flat_map(|p| &p.files).chain(&snapshot.timeless);

@@ -46,7 +46,8 @@ fn ask(folder: &str, sql: &str) -> Option<Rows> {
 /// Our view, run with an epoch a step, against DuckDB's answer.
 async fn agrees(seed: u64, columns: &str, ours: &str, theirs: &str) {
     let shape = Shape { leaks: 40, holes: 2, partitions: 30, ..Shape::default() };
-    let case = Case::over([("a", Facts::draw(shape, seed))], ours);
+    let mut case = Case::over([("a", Facts::draw(shape, seed))], ours);
+    case.options = ", max_leak = '4 days'".into();
     let world = World::new(&case);
     let folder = world.folder.path().join("a").display().to_string();
     let Some(expected) = ask(&folder, theirs) else { return };

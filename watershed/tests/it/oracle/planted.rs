@@ -1,11 +1,10 @@
 //! Faults planted on purpose: the check is worth something only if each of them makes it fail.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use watershed_lake::Stores;
 
-use super::check::{Case, World, compare, once, variants};
+use super::check::{Case, World, compare, manifests, once, variants};
 use super::facts::{EPOCH, Facts, Shape};
 
 const HOUR: i64 = 3_600_000_000;
@@ -94,15 +93,4 @@ async fn an_unreadable_checkpoint_is_replayed() {
         let last = once(&world.engine(restarted, 9, Stores::default()), &world.text(&case), false, true).await.unwrap();
         compare(&world, &case, &last, true).await.unwrap();
     }
-}
-
-fn manifests(home: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> = walk(home).into_iter().filter(|p| p.to_string_lossy().contains("/manifests/")).collect();
-    found.sort();
-    found
-}
-
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
-    entries.flat_map(|e| if e.is_dir() { walk(&e) } else { vec![e] }).collect()
 }
