@@ -205,7 +205,10 @@ mod tests {
         for (output, after, found) in
             [(true, Some(3), Some(6)), (true, Some(3), None), (false, Some(3), Some(5)), (false, None, Some(1))]
         {
-            assert!(matches!(decide_start(5, output, after, found), CommitDecision::Stop(_)), "{output} {after:?} {found:?}");
+            assert!(
+                matches!(decide_start(5, output, after, found), CommitDecision::Stop(_)),
+                "{output} {after:?} {found:?}"
+            );
         }
     }
 

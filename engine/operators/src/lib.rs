@@ -2,14 +2,24 @@
 //!
 //! * [`window_spec`]: which windows an aggregate has and what its columns are.
 //! * [`gate`]: keeps rows aside that must not be used: late ones, and ones without a usable time.
+//! * [`window_start`]: where a row's window starts.
+//! * [`window_partial`]: a worker's rows to partial states, window by window.
 //! * [`window_aggregate`]: merges partial aggregates into windows, emits each once when it is final, and forgets it.
 
 pub mod window_spec;
 
 pub mod gate;
 
+pub(crate) mod groups;
+
+pub mod window_start;
+
+pub mod window_partial;
+
 pub mod window_aggregate;
 
 pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
 pub use window_aggregate::{StateAccount, WindowAggregate};
+pub use window_partial::WindowPartialExec;
 pub use window_spec::{WindowEnd, WindowSpec};
+pub use window_start::WindowStartExpr;

@@ -14,18 +14,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute;
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use watershed_core::change::ChangeBatch;
 use watershed_core::operator::{ChunkId, Operator, StateSize, StateSnapshot};
 use watershed_core::{Error, EventTime, Result};
 
+use crate::groups::{Groups, key_schema};
+use crate::window_partial::runs;
 use crate::window_spec::WindowSpec;
 
 /// Rows a batch of final results at most.
@@ -50,7 +47,7 @@ pub struct WindowAggregate {
 /// One open window.
 #[derive(Default)]
 struct Window {
-    live: Option<Live>,
+    live: Option<Groups>,
     chunks: Vec<Chunk>,
     bytes: usize,
 }
@@ -63,8 +60,7 @@ struct Chunk {
 
 impl WindowAggregate {
     pub fn new(spec: Arc<WindowSpec>, account: StateAccount) -> Self {
-        let keys: Vec<_> = spec.group_fields[1..].to_vec();
-        let key_schema = Arc::new(Schema::new(keys));
+        let key_schema = key_schema(&spec.group_fields);
         WindowAggregate { spec, key_schema, windows: BTreeMap::new(), next_chunk: 0, account, bytes: 0 }
     }
 
@@ -73,9 +69,9 @@ impl WindowAggregate {
         let window = self.windows.entry(start).or_default();
         let live = match &mut window.live {
             Some(live) => live,
-            None => window.live.insert(Live::new(&self.spec, &self.key_schema).map_err(in_engine)?),
+            None => window.live.insert(Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?),
         };
-        live.merge(states).map_err(in_engine)?;
+        merge(live, states).map_err(in_engine)?;
         self.account(start)
     }
 
@@ -83,7 +79,7 @@ impl WindowAggregate {
     fn account(&mut self, start: EventTime) -> Result<()> {
         let Some(window) = self.windows.get_mut(&start) else { return Ok(()) };
         let chunks: usize = window.chunks.iter().map(|c| c.states.get_array_memory_size()).sum();
-        let now = chunks + window.live.as_ref().map_or(0, Live::bytes);
+        let now = chunks + window.live.as_ref().map_or(0, Groups::bytes);
         self.bytes = self.bytes + now - window.bytes;
         window.bytes = now;
         self.settle()
@@ -113,24 +109,22 @@ impl WindowAggregate {
     /// Evaluates a closed window.
     fn emit(&self, start: EventTime, window: Window) -> Result<Vec<ChangeBatch>> {
         let live = self.whole(window).map_err(in_engine)?;
-        let (keys, results) = live.finish().map_err(in_engine)?;
-        let rows = results.first().or(keys.first()).map_or(1, |a| a.len());
+        let rows = live.len();
         let mut columns = vec![self.starts(start, rows)?];
-        columns.extend(keys);
-        columns.extend(results);
+        columns.extend(live.finish().map_err(in_engine)?);
         let all = self.batch(&self.spec.output, columns, rows)?;
         let cuts = (0..rows).step_by(EMIT_ROWS);
         Ok(cuts.map(|at| ChangeBatch::inserts(all.slice(at, EMIT_ROWS.min(rows - at)))).collect())
     }
 
     /// A window's chunks and live set as one live set.
-    fn whole(&self, window: Window) -> Result<Live, DataFusionError> {
+    fn whole(&self, window: Window) -> Result<Groups, DataFusionError> {
         let mut live = match window.live {
             Some(live) => live,
-            None => Live::new(&self.spec, &self.key_schema)?,
+            None => Groups::new(&self.spec.aggregates, &self.key_schema)?,
         };
         for chunk in window.chunks {
-            live.merge(&chunk.states)?;
+            merge(&mut live, &chunk.states)?;
         }
         Ok(live)
     }
@@ -217,11 +211,9 @@ impl Operator for WindowAggregate {
                 window = Window { live: Some(live), chunks: vec![], bytes: before };
             }
             if let Some(live) = window.live.take() {
-                let (keys, states) = live.into_states().map_err(in_engine)?;
-                let rows = states.first().or(keys.first()).map_or(1, |a| a.len());
+                let rows = live.len();
                 let mut columns = vec![self.starts(start, rows)?];
-                columns.extend(keys);
-                columns.extend(states);
+                columns.extend(live.into_states().map_err(in_engine)?);
                 window.chunks.push(Chunk { id: None, states: self.batch(&self.spec.partial, columns, rows)? });
             }
             for chunk in &mut window.chunks {
@@ -269,92 +261,16 @@ impl Operator for WindowAggregate {
     fn size(&self) -> StateSize {
         let groups = |w: &Window| {
             let chunks: usize = w.chunks.iter().map(|c| c.states.num_rows()).sum();
-            w.live.as_ref().map_or(0, Live::groups) + chunks
+            w.live.as_ref().map_or(0, Groups::len) + chunks
         };
         StateSize { windows: self.windows.len(), groups: self.windows.values().map(groups).sum(), bytes: self.bytes }
     }
 }
 
-/// The hash table and the accumulators of one window.
-struct Live {
-    /// `None` when the window is the only key: there is one group.
-    keys: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
-    /// State columns of each accumulator.
-    widths: Vec<usize>,
-    groups: Vec<usize>,
-}
-
-impl Live {
-    fn new(spec: &WindowSpec, key_schema: &SchemaRef) -> Result<Self, DataFusionError> {
-        let keys = match key_schema.fields().is_empty() {
-            true => None,
-            false => Some(new_group_values(Arc::clone(key_schema), &GroupOrdering::None)?),
-        };
-        let accumulators = spec.aggregates.iter().map(accumulator).collect::<Result<_, _>>()?;
-        let widths = spec.aggregates.iter().map(|a| Ok(a.state_fields()?.len()));
-        Ok(Live { keys, accumulators, widths: widths.collect::<Result<_, DataFusionError>>()?, groups: vec![] })
-    }
-
-    /// Merges partial states: the window's start, the keys, the states.
-    fn merge(&mut self, rows: &RecordBatch) -> Result<(), DataFusionError> {
-        let columns = rows.columns();
-        let states: usize = self.widths.iter().sum();
-        let (keys, mut states) = columns[1..].split_at(columns.len() - 1 - states);
-        self.groups.clear();
-        let total = match &mut self.keys {
-            Some(table) => {
-                table.intern(keys, &mut self.groups)?;
-                table.len()
-            }
-            None => {
-                self.groups.resize(rows.num_rows(), 0);
-                1
-            }
-        };
-        for (accumulator, width) in self.accumulators.iter_mut().zip(&self.widths) {
-            let (mine, rest) = states.split_at(*width);
-            accumulator.merge_batch(mine, &self.groups, total)?;
-            states = rest;
-        }
-        Ok(())
-    }
-
-    fn groups(&self) -> usize {
-        self.keys.as_ref().map_or(1, |k| k.len())
-    }
-
-    fn bytes(&self) -> usize {
-        let accumulators: usize = self.accumulators.iter().map(|a| a.size()).sum();
-        self.keys.as_ref().map_or(0, |k| k.size()) + accumulators + self.groups.capacity() * size_of::<usize>()
-    }
-
-    fn finish(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), DataFusionError> {
-        let results = self.accumulators.iter_mut().map(|a| a.evaluate(EmitTo::All));
-        let results = results.collect::<Result<_, _>>()?;
-        Ok((self.take_keys()?, results))
-    }
-
-    fn into_states(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), DataFusionError> {
-        let mut states = vec![];
-        for accumulator in &mut self.accumulators {
-            states.extend(accumulator.state(EmitTo::All)?);
-        }
-        Ok((self.take_keys()?, states))
-    }
-
-    fn take_keys(&mut self) -> Result<Vec<ArrayRef>, DataFusionError> {
-        self.keys.as_mut().map_or(Ok(vec![]), |k| k.emit(EmitTo::All))
-    }
-}
-
-/// DataFusion's own accumulator for groups, or its adapter where an aggregate has none.
-fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
-    if aggregate.groups_accumulator_supported() {
-        return aggregate.create_groups_accumulator();
-    }
-    let aggregate = Arc::clone(aggregate);
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+/// Merges partial states: the window's start, the keys, the states of all aggregates.
+fn merge(groups: &mut Groups, rows: &RecordBatch) -> Result<(), DataFusionError> {
+    let (keys, states) = rows.columns()[1..].split_at(groups.keys());
+    groups.merge(keys, states, rows.num_rows())
 }
 
 /// Window starts in microseconds.
@@ -380,19 +296,6 @@ fn unit(kind: &DataType) -> Result<(i64, i64)> {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok((1, 1_000)),
         other => Err(Error::bug(format!("a window start of type {other}"))),
     }
-}
-
-/// Stretches of equal values, as index ranges.
-fn runs(values: &[i64]) -> Vec<(usize, usize)> {
-    let mut runs = vec![];
-    let mut from = 0;
-    for at in 1..=values.len() {
-        if at == values.len() || values[at] != values[from] {
-            runs.push((from, at));
-            from = at;
-        }
-    }
-    runs
 }
 
 fn in_engine(e: DataFusionError) -> Error {

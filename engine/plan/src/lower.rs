@@ -17,13 +17,14 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
-use datafusion::physical_expr::{Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use watershed_core::error::{Error, Place, Result};
 use watershed_core::{EventTime, time::Span};
-use watershed_operators::WindowSpec;
+use watershed_operators::{WindowPartialExec, WindowSpec, WindowStartExpr};
 
 use crate::finish::Finish;
 use crate::fragment::Fragment;
@@ -124,6 +125,7 @@ impl Lowering<'_> {
         let projected = LogicalPlanBuilder::from(input).project(arguments.columns()).and_then(|b| b.build());
         let projected = projected.map_err(|e| self.error(&e))?;
         let physical = self.physical(self.state, &projected).await?;
+        let physical = floored(physical, grouping.form).map_err(|e| self.error(&e))?;
 
         let names = unique(aggregate.aggr_expr.iter().map(|e| e.schema_name().to_string()));
         let partial = self.partial(physical, projected.schema(), &grouping, &calls, &names);
@@ -341,7 +343,7 @@ impl Lowering<'_> {
     /// Partial states, each in the stream of its shard.
     fn sharded(&self, partial: AggregateExec, width: usize) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let shards = self.options.parallelism.max(1);
-        let partial: Arc<dyn ExecutionPlan> = Arc::new(partial);
+        let partial: Arc<dyn ExecutionPlan> = Arc::new(WindowPartialExec::of(&partial)?);
         if shards == 1 && partial.output_partitioning().partition_count() == 1 {
             return Ok(partial);
         }
@@ -477,6 +479,27 @@ impl Arguments {
     fn columns(&self) -> Vec<Expr> {
         self.columns.iter().map(|(expr, name)| expr.clone().alias(name)).collect()
     }
+}
+
+/// The projection below an aggregate with the start of its window, the first column, computed the short way.
+fn floored(plan: Arc<dyn ExecutionPlan>, form: WindowForm) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let (WindowForm::Fixed { width, origin }, Some(projection)) = (form, plan.downcast_ref::<ProjectionExec>()) else {
+        return Ok(plan);
+    };
+    let input = Arc::clone(projection.input());
+    let mut exprs = projection.expr().to_vec();
+    let Some(first) = exprs.first_mut() else { return Ok(plan) };
+    let Some(call) = first.expr.downcast_ref::<ScalarFunctionExpr>() else { return Ok(plan) };
+    let (true, Some(time)) = (matches!(call.name(), "date_bin" | "date_trunc"), call.args().get(1)) else {
+        return Ok(plan);
+    };
+    let kind = time.data_type(&input.schema())?;
+    if kind != first.expr.data_type(&input.schema())? {
+        return Ok(plan);
+    }
+    let Some(start) = WindowStartExpr::try_new(Arc::clone(time), width, origin, &kind) else { return Ok(plan) };
+    first.expr = Arc::new(start);
+    Ok(Arc::new(ProjectionExec::try_new(exprs, input)?))
 }
 
 /// The plan with its aggregate replaced.

@@ -10,8 +10,8 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
-use watershed_core::{Error, Result};
 use watershed_core::scan::{Reason, Rejects};
+use watershed_core::{Error, Result};
 
 /// Collects the rejected rows of one step.
 #[derive(Debug, Default)]
@@ -44,9 +44,8 @@ impl Collector {
         let (sources, files, numbers) = (text(0)?, text(1)?, cast(rows.column(2), &DataType::Int64).map_err(odd)?);
         let (sources, files) = (sources.as_string::<i32>(), files.as_string::<i32>());
         let numbers = numbers.as_primitive::<Int64Type>();
-        let fresh = (0..rows.num_rows()).map(|i| {
-            Some(seen.insert((sources.value(i).to_string(), files.value(i).to_string(), numbers.value(i))))
-        });
+        let fresh = (0..rows.num_rows())
+            .map(|i| Some(seen.insert((sources.value(i).to_string(), files.value(i).to_string(), numbers.value(i)))));
         filter_record_batch(&rows, &fresh.collect::<BooleanArray>()).map_err(odd)
     }
 

@@ -26,6 +26,11 @@ use crate::rejects::Kept;
 use crate::shard::{Report, Shard};
 use crate::sources::{Sources, Step};
 
+/// The shortest epoch, and the part of the run so far that an epoch may last: early in a run epochs follow closely, later
+/// the commit interval rules. So a kill never costs more than about this part of the work.
+const SHORTEST_EPOCH: Duration = Duration::from_millis(250);
+const PART_AT_STAKE: u32 = 32;
+
 /// Epochs between clean-ups of old checkpoints.
 const CLEAN_EVERY: u64 = 8;
 
@@ -182,7 +187,7 @@ impl Runner {
             return Err(self.cannot_replay());
         }
         let ended = self.job.goal.to_the_end && !stopped;
-        if self.steps_in_epoch > 0 || (ended && claimed) {
+        if self.steps_in_epoch > 0 || ended {
             self.end_epoch(ended).await?;
         }
         self.settle().await?;
@@ -247,8 +252,10 @@ impl Runner {
     }
 
     fn epoch_is_due(&self) -> bool {
-        let interval = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
-        self.context.clock.elapsed().saturating_sub(self.epoch_began) >= interval
+        let wished = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
+        let now = self.context.clock.elapsed();
+        let at_stake = (now.saturating_sub(self.began) / PART_AT_STAKE).max(SHORTEST_EPOCH);
+        now.saturating_sub(self.epoch_began) >= wished.min(at_stake)
     }
 
     /// Freezes the state, closes the files, writes the manifest, and sends the commit on its way.

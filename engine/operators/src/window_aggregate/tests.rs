@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, TimeUnit};
+use arrow::datatypes::{Field, Schema, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use watershed_core::time::Span;
 
 use super::*;
+use crate::window_partial::WindowPartialExec;
 use crate::window_spec::WindowEnd;
 
 const SQL: &str = "SELECT date_bin(INTERVAL '10 microseconds', ts) AS w, k, count(*) AS n, sum(v) AS total, \
@@ -100,7 +101,7 @@ impl Bench {
         }
         let leaf: Arc<dyn ExecutionPlan> = leaf;
         let input = fill(self.template.input(), &leaf);
-        let plan = refit(Arc::new(self.template.clone()), vec![input]);
+        let plan = refit(Arc::new(WindowPartialExec::of(&self.template).unwrap()), vec![input]);
         collect(plan, self.context.task_ctx()).await.unwrap()
     }
 
@@ -202,6 +203,20 @@ async fn a_window_is_the_only_key() {
     let rows: Vec<_> = shard.advance(EventTime(20)).unwrap().into_iter().map(|c| c.rows).collect();
     assert_eq!(lines(&rows).len(), 1, "the window before `from` is not emitted, the other has one row: {rows:?}");
     assert!(lines(&rows)[0].contains("|2|7.0|2|3.5|4.0|"), "{rows:?}");
+}
+
+/// A group a row: after its probe the partial half turns rows into states one by one.
+#[tokio::test]
+async fn a_group_a_row_equals_batch() {
+    let bench = Bench::new().await;
+    let rows: Vec<Row> = (0..250_000i64).map(|i| (i % 37, Some(i * 7919 % 200_000), Some((i % 11) as f64))).collect();
+    let partial = bench.partial(&rows).await;
+    let states: usize = partial.iter().map(RecordBatch::num_rows).sum();
+    assert!(states > 200_000, "grouping went on all the same: {states}");
+    let mut shard = bench.shard();
+    partial.into_iter().try_for_each(|p| shard.push(ChangeBatch::inserts(p))).unwrap();
+    let found: Vec<_> = shard.advance(EventTime::MAX).unwrap().into_iter().map(|c| c.rows).collect();
+    assert!(lines(&found) == bench.oracle(&rows, 1000).await, "the answers differ");
 }
 
 #[tokio::test]

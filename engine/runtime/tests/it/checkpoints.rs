@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::ObjectStoreExt;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, FORMAT, Manifest};
 use watershed_core::{Error, EventTime};
@@ -39,7 +39,10 @@ async fn of_two_runners_one_wins() {
     let (_, checkpoints) = open();
     checkpoints.create(&manifest(1, 1)).await.unwrap();
     assert!(matches!(checkpoints.create(&manifest(1, 2)).await, Err(Error::Fenced { .. })));
-    checkpoints.create(&manifest(1, 1)).await.expect("creating the same again is no fault: the answer may have been lost");
+    checkpoints
+        .create(&manifest(1, 1))
+        .await
+        .expect("creating the same again is no fault: the answer may have been lost");
     checkpoints.create(&manifest(2, 2)).await.unwrap();
     let newest = checkpoints.newest().await.unwrap();
     assert!(matches!(newest, Newest::Manifest(m) if *m == manifest(2, 2)));

@@ -113,7 +113,8 @@ async fn chaos_of_two_runners() {
         // The view is made before, so that both run the same job.
         let first = once(&world.engine(&variant(), 0, Stores::default()), &text, true, false).await.unwrap();
         assert!(first.stopped);
-        let (one, two) = (world.engine(&variant(), 0, Stores::default()), world.engine(&variant(), 1, Stores::default()));
+        let (one, two) =
+            (world.engine(&variant(), 0, Stores::default()), world.engine(&variant(), 1, Stores::default()));
         let (a, b) = tokio::join!(once(&one, &text, false, false), once(&two, &text, false, false));
         for failed in [&a, &b].into_iter().filter_map(|r| r.as_ref().err()) {
             assert!(failed.contains("another runner") || failed.contains("stopped"), "seed {seed}: {failed}");
