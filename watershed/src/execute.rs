@@ -122,6 +122,13 @@ impl<'a> Session<'a> {
             Statement::CreateTable(table) => self.create_table(table, parsed, seen).await,
             Statement::CreateMaterializedView(_) | Statement::Insert(_) => {
                 match jobs::plan(self, parsed).await? {
+                    jobs::Next::Job(planned) if self.wave.iter().any(|job| job.name == planned.name) => {
+                        let message = format!(
+                            "the text has job {} twice; name the second INSERT's job: INSERT INTO … WITH (job = '…') SELECT …",
+                            planned.name
+                        );
+                        return Err(Error::sql_at(message, Some(parsed.at)));
+                    }
                     jobs::Next::Job(planned) => self.wave.push(*planned),
                     jobs::Next::Nothing(note) => seen(Outcome::Done(note))?,
                 }
@@ -321,7 +328,7 @@ fn overlap(a: &str, b: &str) -> bool {
 }
 
 /// Says where, for an error that does not know.
-fn at(e: Error, place: Place) -> Error {
+pub(crate) fn at(e: Error, place: Place) -> Error {
     match e {
         Error::Sql { message, at: None } | Error::Input(message) => Error::sql_at(message, Some(place)),
         other => other,

@@ -29,7 +29,7 @@ use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide, pretty};
 use crate::diff::diff;
 use crate::engine::{Engine, RunOptions, parallelism, relation, shown};
-use crate::execute::Session;
+use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
@@ -119,8 +119,19 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     };
     let columns = asked.into.map(|table| insert_columns(table, &lowered, parsed.at)).transpose()?;
     let table = table_spec(&asked, &lowered, columns.as_deref(), parsed.at)?;
-    if existing.is_none() && asked.into.is_none() {
-        refuse_foreign(engine, &location, &asked, parsed.at).await?;
+    // Before anything is written: what fails after the catalog has the statement would stand in the way of the mended one.
+    match (&existing, asked.into) {
+        (None, None) => {
+            refuse_foreign(engine, &location, &asked, parsed.at).await?;
+            table.check(&location).map_err(|e| at(e, parsed.at))?;
+        }
+        (None, Some(_)) => {
+            let options = SinkOptions { create: Create::AtFirstRows, ..SinkOptions::default() };
+            let clock = engine.clock().clone();
+            let target = DeltaSink::open(engine.stores(), "result", &location, table.clone(), options, clock).await;
+            target.map_err(|e| at(e, parsed.at))?;
+        }
+        (Some(_), _) => {}
     }
     let draft = || Draft {
         kind: asked.kind,

@@ -23,6 +23,8 @@ pub struct Standing<'a> {
     pub bounded: bool,
     pub delay: Span,
     pub max_leak: Span,
+    /// Now + `max_ahead`: a partition that starts beyond it lies in the future and promises nothing.
+    pub horizon: EventTime,
 }
 
 /// What the user asked of the run.
@@ -63,7 +65,8 @@ impl<'a> Standing<'a> {
     }
 
     fn readable(&self, rules: &Rules) -> impl Iterator<Item = &'a TimePartition> + use<'a> {
-        let closed = if rules.to_the_end { usize::MAX } else { self.closed };
+        // A source that leaves the minimum is passed by others: whatever it has must be read before that.
+        let closed = if self.leaves_minimum(rules) { usize::MAX } else { self.closed };
         self.unread().filter(move |(i, _)| *i < closed).map(|(_, p)| p)
     }
 
@@ -86,6 +89,9 @@ impl<'a> Standing<'a> {
             return if self.leaves_minimum(rules) { EventTime::MAX } else { self.known_until() };
         };
         let start = next.interval.start;
+        if start > self.horizon {
+            return self.known_until();
+        }
         let near = near(&self.snapshot.partitions, boundary, self.max_leak);
         let earliest = near.flat_map(|p| p.files.iter().map(|f| earliest(f, p))).min().unwrap_or(EventTime::MAX);
         start.min(earliest).max(start.minus(self.max_leak))

@@ -20,7 +20,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err, internal_err};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -44,6 +44,10 @@ const PROBE_TENTHS: usize = 8;
 
 /// Rows of a batch of states at most.
 const EMIT_ROWS: usize = 32 * 1024;
+
+/// All workers of a step together hold at most one part in so many of the memory: they can give way by emitting, while
+/// the shards, which hold what is not final yet, cannot.
+const SHARE: usize = 4;
 
 /// Partial aggregation by window and keys.
 #[derive(Clone, Debug)]
@@ -132,7 +136,12 @@ impl ExecutionPlan for WindowPartialExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
         let account = MemoryConsumer::new(format!("WindowPartialExec[{partition}]")).register(context.memory_pool());
-        let worker = Worker::new(Arc::clone(&self.aggregation), account)?;
+        let workers = self.input.output_partitioning().partition_count().max(1);
+        let share = match context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) => limit / (SHARE * workers),
+            _ => usize::MAX,
+        };
+        let worker = Worker::new(Arc::clone(&self.aggregation), account, share)?;
         // Batches of the input, then the end; each yields states, mostly none until the end.
         let ended = futures::stream::once(std::future::ready(Ok(None)));
         let steps = input.map(|batch| batch.map(Some)).chain(ended);
@@ -160,14 +169,16 @@ struct Worker {
     /// Whether it is still to be judged if grouping is worth it.
     probe: bool,
     account: MemoryReservation,
+    /// Bytes beyond which the groups are emitted.
+    share: usize,
 }
 
 impl Worker {
-    fn new(aggregation: Arc<Aggregation>, account: MemoryReservation) -> Result<Self> {
+    fn new(aggregation: Arc<Aggregation>, account: MemoryReservation, share: usize) -> Result<Self> {
         let fields = aggregation.schema.fields()[..aggregation.groups.len()].to_vec();
         let key_schema = key_schema(&fields);
         let probe = !key_schema.fields().is_empty();
-        Ok(Worker { aggregation, key_schema, windows: BTreeMap::new(), rows: 0, rowwise: None, probe, account })
+        Ok(Worker { aggregation, key_schema, windows: BTreeMap::new(), rows: 0, rowwise: None, probe, account, share })
     }
 
     /// Takes a batch; what it returns may be emitted at once.
@@ -241,8 +252,8 @@ impl Worker {
 
     /// Whether to go on grouping: not when memory is short, and not when there is a group a row.
     fn judge(&mut self) -> Result<Vec<RecordBatch>> {
-        let bytes = self.windows.values().map(Groups::bytes).sum();
-        let short = self.account.try_resize(bytes).is_err();
+        let bytes: usize = self.windows.values().map(Groups::bytes).sum();
+        let short = bytes > self.share || self.account.try_resize(bytes).is_err();
         let mut vain = false;
         if self.probe && self.rows >= PROBE_ROWS {
             self.probe = false;

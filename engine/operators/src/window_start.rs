@@ -4,7 +4,7 @@
 //! row. Facts come roughly in time order, so the window of the row before mostly holds this one too, and is tried first.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
@@ -19,7 +19,7 @@ use watershed_core::EventTime;
 use watershed_core::time::Span;
 
 /// The start of the fixed-width window that holds a timestamp, in the timestamp's own type.
-#[derive(Clone, Debug, Eq, Hash)]
+#[derive(Clone, Debug, Eq)]
 pub struct WindowStartExpr {
     time: Arc<dyn PhysicalExpr>,
     width: Span,
@@ -30,6 +30,14 @@ pub struct WindowStartExpr {
 impl PartialEq for WindowStartExpr {
     fn eq(&self, other: &Self) -> bool {
         self.time.eq(&other.time) && (self.width, self.origin) == (other.width, other.origin)
+    }
+}
+
+impl Hash for WindowStartExpr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.time.hash(state);
+        self.width.hash(state);
+        self.origin.hash(state);
     }
 }
 

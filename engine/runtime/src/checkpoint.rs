@@ -14,9 +14,10 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Deserialize;
 use uuid::Uuid;
 use watershed_core::epoch::{AfterPut, FORMAT, Manifest, ReadBack, after_put};
@@ -25,6 +26,10 @@ use watershed_core::{Error, Result};
 
 /// Manifests kept behind the newest.
 const KEEP: u64 = 2;
+
+/// How kept listings are named, and how long one is left alone that no checkpoint names.
+const LISTING: &str = "listing-";
+const LISTING_REST: TimeDelta = TimeDelta::days(1);
 
 /// How often a put that did not arrive is tried again.
 const TRIES: u32 = 6;
@@ -171,7 +176,7 @@ impl Checkpoints {
         let (Some(keepsake), Version::Listing { digest }) = (&snapshot.keepsake, &snapshot.version) else {
             return Ok(None);
         };
-        let name = format!("listing-{digest}.json");
+        let name = format!("{LISTING}{digest}.json");
         self.put(&self.state_path(&name), Bytes::copy_from_slice(keepsake)).await?;
         Ok(Some(name))
     }
@@ -197,10 +202,18 @@ impl Checkpoints {
                 needed.extend(manifest.positions.into_values().filter_map(|p| p.keepsake));
             }
         }
-        // Files are named by epoch first: those of epochs still to be written, ours or another's, are left alone.
-        let unneeded = |name: &str| {
+        let newest_written = self.store.head(&self.manifest_path(newest)).await;
+        let newest_written =
+            newest_written.map_err(|e| Error::storage("looking at checkpoint", self.root.as_ref(), e))?;
+        // State files are named by epoch first: those of epochs still to be written, ours or another's, are left alone. So
+        // are listings that a run just starting may have kept before its first checkpoint.
+        let unneeded = |file: &ObjectMeta| {
+            let Some(name) = file.location.filename().filter(|name| !needed.contains(*name)) else { return false };
             let epoch = name.split('-').next().and_then(|e| e.parse::<u64>().ok());
-            epoch.is_some_and(|e| e < floor) && !needed.contains(name)
+            match epoch {
+                Some(epoch) => epoch < floor,
+                None => name.starts_with(LISTING) && file.last_modified < newest_written.last_modified - LISTING_REST,
+            }
         };
         let folder = self.root.clone().join("state");
         let listed: Vec<_> = self
@@ -209,7 +222,7 @@ impl Checkpoints {
             .try_collect()
             .await
             .map_err(|e| Error::storage("listing", folder.as_ref(), e))?;
-        old.extend(listed.into_iter().map(|m| m.location).filter(|p| p.filename().is_some_and(unneeded)));
+        old.extend(listed.into_iter().filter(unneeded).map(|m| m.location));
         for path in old {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

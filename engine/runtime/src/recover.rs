@@ -1,8 +1,8 @@
 //! From the newest manifest back to a running job.
 //!
 //! First the epoch in doubt is made visible, if it is not yet: every sink is asked to commit what the manifest prepared, and
-//! decides on its own snapshot whether it has it. Then the state is read back, by reference where the number of shards is
-//! the same, else hashed to the new shards as the fragment hashes rows.
+//! decides on its own snapshot whether it has it. Then the state is read back and hashed to shards as the fragment hashes
+//! rows; a chunk that lands where it was frozen is kept by reference.
 //!
 //! If the newest manifest cannot be read, the one before is gone back to and *replayed* to exactly the positions that the
 //! result table's own commit recorded; what a table already has is then discarded.
@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
@@ -182,19 +183,33 @@ pub(crate) async fn restore(
         for chunk in chunks {
             let missing = || Error::stopped(format!("state file {file} has no batch {}", chunk.batch));
             let states = batches.get(chunk.batch).cloned().ok_or_else(missing)?;
-            if manifest.shards == operators.len() {
-                let id = ChunkId(next[chunk.shard]);
-                next[chunk.shard] += 1;
-                operators[chunk.shard].restore(Some(id), states)?;
-                held.insert((chunk.shard, id), chunk.clone());
-            } else {
-                for (shard, part) in reshard(states, stage.keys, operators.len())? {
+            if operators.first().is_some_and(|o| !same_types(&o.state_schema(), &states.schema())) {
+                return Err(Error::stopped(format!(
+                    "job {}: state file {file} holds columns of other types than the query has now: a source's columns \
+                     changed; build the view anew with CREATE OR REPLACE",
+                    manifest.job
+                )));
+            }
+            // By reference only where the rows hash to the shard that froze them: with as many shards, and the same hash.
+            let rows = states.num_rows();
+            for (shard, part) in reshard(states, stage.keys, operators.len())? {
+                if part.num_rows() == rows && shard == chunk.shard {
+                    let id = ChunkId(next[shard]);
+                    next[shard] += 1;
+                    operators[shard].restore(Some(id), part)?;
+                    held.insert((shard, id), chunk.clone());
+                } else {
                     operators[shard].restore(None, part)?;
                 }
             }
         }
     }
     Ok(held)
+}
+
+fn same_types(a: &Schema, b: &Schema) -> bool {
+    let types = |s: &Schema| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+    types(a) == types(b)
 }
 
 /// Hashes the rows of a chunk to shards exactly as the fragment's repartitioning does.

@@ -36,6 +36,9 @@ const CLEAN_EVERY: u64 = 8;
 
 /// Runs a job as far as its histories and its goal go. Safe to call again after any failure.
 pub async fn run(job: Job, context: &Context) -> Result<Summary> {
+    if job.goal.to_the_end && job.settings.to.is_some() {
+        return Err(Error::input("--final closes every window and --to stops before: give one of them"));
+    }
     let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
     let start = recover::start(&job, &checkpoints).await?;
     let mut job = job;
@@ -161,10 +164,11 @@ impl Runner {
             }) else {
                 break;
             };
-            if !claimed {
+            // Not before a replay: the claim would be a newest checkpoint that knows nothing of it, and go on without.
+            if !claimed && self.replay.is_none() {
                 self.claim().await?;
-                claimed = true;
             }
+            claimed = true;
             self.throttle().await;
             let (step, plan, rejects) = (current.step.clone(), current.plan(), Arc::clone(&current.rejects));
             let work = self.dispatch(current);
@@ -184,7 +188,7 @@ impl Runner {
             self.tell();
         }
         if self.replay.is_some() {
-            return Err(self.cannot_replay());
+            return if stopped { Ok(self.summary(false, true)) } else { Err(self.cannot_replay()) };
         }
         let ended = self.job.goal.to_the_end && !stopped;
         if self.steps_in_epoch > 0 || ended {

@@ -100,7 +100,8 @@ impl Sources {
         let standings = self.standings();
         let mut total = 0;
         for (pinned, standing) in self.inputs.iter().zip(&standings) {
-            let limit = if self.rules.to_the_end { usize::MAX } else { standing.closed };
+            let whole = self.rules.to_the_end || standing.bounded;
+            let limit = if whole { usize::MAX } else { standing.closed };
             let unread = pinned.snapshot.partitions.iter().take(limit);
             let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
             total += unread.chain(&pinned.position.pending).map(|f| f.size).sum::<u64>();
@@ -167,6 +168,7 @@ impl Sources {
             bounded: p.input.bounded,
             delay: p.input.delay,
             max_leak: p.input.max_leak,
+            horizon: self.ahead,
         };
         self.inputs.iter().map(standing).collect()
     }

@@ -122,6 +122,15 @@ impl DeltaHistory {
         Ok((interval, file))
     }
 
+    /// A file that came since a snapshot, placed as the newer snapshot `to` places it: a table without time partitions is
+    /// one partition there, and what is added to it belongs to that one, whatever times it holds.
+    async fn interval_since(&self, add: Add, to: &Snapshot) -> Result<(Option<Interval>, DataFile)> {
+        let file = self.added(add)?;
+        let (own, file) = self.place_in_time(self.key.as_ref(), file).await?;
+        let whole = to.partitions.first().map(|p| p.interval);
+        Ok((if self.key.is_some() { own } else { own.and(whole) }, file))
+    }
+
     fn marked(&self, path: &str) -> Error {
         Error::input(format!(
             "table {} uses the reader feature 'deletionVectors' for file {path}, which Watershed cannot read yet; \
@@ -237,6 +246,8 @@ impl History for DeltaHistory {
             )));
         }
         let mut added: BTreeMap<String, Add> = BTreeMap::new();
+        // Files that a compaction made: they may be removed again, and then it matters which partition they lay in.
+        let mut rewritten: BTreeMap<String, Add> = BTreeMap::new();
         let mut removed = vec![];
         let before = by_path(from);
         for version in first + 1..=*last {
@@ -253,18 +264,21 @@ impl History for DeltaHistory {
                 // What came and went between the two versions was never read.
                 if added.remove(&remove.path).is_none() {
                     let path = self.place.at(&remove.path)?.to_string();
-                    let interval = before.get(path.as_str()).and_then(|(interval, _)| *interval);
+                    let interval = match (before.get(path.as_str()), rewritten.remove(&remove.path)) {
+                        (None, Some(add)) => self.interval_since(add, to).await?.0,
+                        (known, _) => known.and_then(|(interval, _)| *interval),
+                    };
                     removed.push(Removed { version: version.to_string(), path, interval });
                 }
             }
-            for add in commit.adds.into_iter().filter(|a| a.data_change) {
-                added.insert(add.path.clone(), add);
+            for add in commit.adds {
+                let into = if add.data_change { &mut added } else { &mut rewritten };
+                into.insert(add.path.clone(), add);
             }
         }
         let mut changes = Changes { added: vec![], removed };
         for add in added.into_values() {
-            let file = self.added(add)?;
-            changes.added.push(self.place_in_time(self.key.as_ref(), file).await?);
+            changes.added.push(self.interval_since(add, to).await?);
         }
         Ok(changes)
     }

@@ -66,6 +66,14 @@ pub struct TableSpec {
     pub owner: Option<Uuid>,
 }
 
+impl TableSpec {
+    /// Errors unless a table at `location` could be made so: column types and names, partitioning, properties.
+    pub fn check(&self, location: &str) -> watershed_core::Result<()> {
+        create::check_properties(&self.properties)?;
+        shape::Shape::of_new(location, self).map(|_| ())
+    }
+}
+
 /// When a table that is not there is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Create {

@@ -41,6 +41,7 @@ fn standing<'a>(snapshot: &'a Snapshot, position: &'a Position) -> Standing<'a> 
         bounded: false,
         delay: Span(0),
         max_leak: Span(24 * H),
+        horizon: EventTime(100_000 * H),
     }
 }
 
@@ -106,6 +107,28 @@ fn a_shorter_source_stops_the_run_unless_bounded_or_final() {
     let last = run(&both, &Rules { to_the_end: true, ..Rules::default() }, |_, _| {});
     assert_eq!(last[1].0, 48);
     assert_eq!(last[1].2, EventTime::MAX.0 / H);
+}
+
+/// A bounded source whose last partition is not closed is read whole: the others pass it, and would never come back.
+#[test]
+fn a_bounded_source_is_read_whole_before_it_is_passed() {
+    let (fine, bounded) = (snapshot(&[(0, 1, &[0]), (1, 2, &[1]), (2, 3, &[2])]), snapshot(&[(0, 24, &[0])]));
+    let steps = run(&[fine, bounded], &Rules::default(), |i, s| {
+        s.bounded = i == 1;
+        s.closed = if i == 1 { 0 } else { 3 };
+    });
+    assert_eq!(steps.iter().map(|s| s.1[1]).sum::<usize>(), 1, "{steps:?}");
+}
+
+/// One file dated centuries ahead does not throw the watermark there.
+#[test]
+fn a_partition_in_the_future_promises_nothing() {
+    let days = [snapshot(&[(0, 24, &[0]), (24, 48, &[24]), (90_000, 90_024, &[90_000])])];
+    let adjust = |_: usize, s: &mut Standing<'_>| {
+        s.horizon = EventTime(100 * H);
+        s.closed = closed_partitions(&s.snapshot.partitions, EventTime(76 * H), Span(H), Span(24 * H));
+    };
+    assert_eq!(run(&days, &Rules::default(), adjust), [(24, vec![1], 24), (48, vec![1], 48)]);
 }
 
 #[test]

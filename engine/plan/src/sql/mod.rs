@@ -1,6 +1,6 @@
 //! From text to statements, and from a query as written to a query that DataFusion understands.
 //!
-//! * [`variables`]: `${NAME}`.
+//! * [`variables`] replaces `${NAME}`.
 //! * [`statement`]: what a user can say.
 //! * [`parse`]: text to statements.
 //! * [`columns`]: columns of `CREATE TABLE`.

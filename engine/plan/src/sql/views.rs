@@ -66,7 +66,7 @@ impl VisitorMut for Expand<'_> {
         let names: Vec<&str> = self.known.iter().chain(self.views.keys()).map(String::as_str).collect();
         let hint = match (nearest(&wanted, &names), names.is_empty()) {
             (Some(name), _) => format!("; did you mean {name}?"),
-            (None, true) => "; there is none yet: CREATE SOURCE first".to_string(),
+            (None, true) => "; `watershed tables` lists what there is, and CREATE SOURCE makes one".to_string(),
             (None, false) => format!("; there are {}", names.join(", ")),
         };
         let message = format!("there is no source, view or table {wanted}{hint}");

@@ -1,5 +1,7 @@
 //! The plan crate as its users see it: SQL in, graphs, schemas and refusals out, and fragments run over small files.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on panics, and says where.
+
 mod binding;
 mod fixture;
 mod refusals;

@@ -52,8 +52,8 @@ fn cells(column: &dyn Array) -> Vec<Cell> {
 
 /// `Err` says where two answers differ.
 pub(crate) fn same(mut expected: Rows, mut found: Rows) -> Result<(), String> {
-    expected.sort_by(order);
-    found.sort_by(order);
+    expected.sort_by(|a, b| order(a, b));
+    found.sort_by(|a, b| order(a, b));
     if expected.len() != found.len() {
         let only = |a: &Rows, b: &Rows| a.iter().find(|r| !b.iter().any(|o| equal(r, o))).cloned();
         return Err(format!(
@@ -83,7 +83,7 @@ fn equal(a: &[Cell], b: &[Cell]) -> bool {
 }
 
 /// By exact values first, floats only break ties: so rounding does not reorder rows whose keys differ.
-fn order(a: &Vec<Cell>, b: &Vec<Cell>) -> Ordering {
+fn order(a: &[Cell], b: &[Cell]) -> Ordering {
     let exact = |row: &[Cell]| -> Vec<Option<String>> {
         let cell = |c: &Cell| match c {
             Cell::Exact(text) => Some(Some(text.clone())),

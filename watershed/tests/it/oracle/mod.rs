@@ -5,6 +5,7 @@
 //! * [`compare`]: answers as bags of rows.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
+//! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
@@ -17,6 +18,8 @@ pub(crate) mod compare;
 pub(crate) mod check;
 
 mod cases;
+
+mod increments;
 
 mod duckdb;
 

@@ -82,7 +82,7 @@ async fn a_checkpoint_one_epoch_old() {
 /// A newest checkpoint that cannot be read: the one before is gone back to, and its steps are repeated to where the table stands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_checkpoint_is_replayed() {
-    for runs in 1..5 {
+    for (runs, interrupted) in [(1, false), (2, false), (4, false), (1, true), (2, true), (4, true)] {
         let case = case();
         let world = World::new(&case);
         let restarted = &variants()[2];
@@ -90,6 +90,9 @@ async fn an_unreadable_checkpoint_is_replayed() {
             once(&world.engine(restarted, run, Stores::default()), &world.text(&case), true, false).await.unwrap();
         }
         fs::write(manifests(&world.home()).pop().unwrap(), "{ half a manif").unwrap();
+        if interrupted {
+            once(&world.engine(restarted, 8, Stores::default()), &world.text(&case), true, false).await.unwrap();
+        }
         let last = once(&world.engine(restarted, 9, Stores::default()), &world.text(&case), false, true).await.unwrap();
         compare(&world, &case, &last, true).await.unwrap();
     }
