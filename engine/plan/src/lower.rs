@@ -16,7 +16,7 @@ use datafusion::logical_expr::expr::AggregateFunctionParams;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_expr::expressions::{CastExpr, Column as PhysicalColumn};
 use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -493,8 +493,14 @@ fn floored(plan: Arc<dyn ExecutionPlan>, form: WindowForm) -> Result<Arc<dyn Exe
     let (true, Some(time)) = (matches!(call.name(), "date_bin" | "date_trunc"), call.args().get(1)) else {
         return Ok(plan);
     };
+    // `date_bin` and `date_trunc` take some types as nanoseconds; the window is of the event time's own type all the same.
+    let time = time.downcast_ref::<CastExpr>().map_or(time, |cast| cast.expr());
     let kind = time.data_type(&input.schema())?;
-    if kind != first.expr.data_type(&input.schema())? {
+    let zone = |kind: &DataType| match kind {
+        DataType::Timestamp(_, zone) => Some(zone.clone()),
+        _ => None,
+    };
+    if zone(&kind).is_none() || zone(&kind) != zone(&first.expr.data_type(&input.schema())?) {
         return Ok(plan);
     }
     let Some(start) = WindowStartExpr::try_new(Arc::clone(time), width, origin, &kind) else { return Ok(plan) };

@@ -1,5 +1,6 @@
 //! Queries over drawn facts, each by the full check.
 
+use arrow::datatypes::{DataType, TimeUnit};
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
@@ -76,6 +77,29 @@ cases! {
         TUMBLE(a, ts, INTERVAL '1 hour') WHERE s IS NOT NULL) AS t GROUP BY window_start, window_end, bucket";
     stateless: untidy(14), "SELECT ts, k, upper(s) AS s, v * 2 AS twice FROM a WHERE v > 20 OR v IS NULL";
     stateless_everything: hourly(15), "SELECT ts, k, s, v, n FROM a";
+}
+
+/// Event times as Delta has them, and as other writers do: windows are of the same type.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_times_of_other_types() {
+    let times = [
+        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Timestamp(TimeUnit::Nanosecond, None),
+        DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+    ];
+    let tumble = "SELECT window_start, window_end, k, count(*) AS n FROM TUMBLE(a, ts, INTERVAL '5 hours') \
+                  GROUP BY window_start, window_end, k HAVING window_start >= TIMESTAMP '2026-01-02'";
+    let trunc = "SELECT date_trunc('day', ts) AS at, count(*) AS n FROM a WHERE ts < TIMESTAMP '2026-01-07' \
+                 GROUP BY date_trunc('day', ts)";
+    for time in times {
+        for (sql, end) in [(tumble, "window_end"), (trunc, "at + INTERVAL '1 day'")] {
+            let mut facts = untidy(24);
+            facts.time = time.clone();
+            let mut case = Case::over([("a", facts)], sql);
+            case.end = end.into();
+            check(&case).await.unwrap_or_else(|e| panic!("{time}: {e}"));
+        }
+    }
 }
 
 /// Windows by their calendar start have no `window_end` in the output: its end is computed here.

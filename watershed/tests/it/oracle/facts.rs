@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
@@ -38,6 +39,8 @@ pub(crate) struct FactFile {
 pub(crate) struct Facts {
     pub(crate) grain: Grain,
     pub(crate) files: Vec<FactFile>,
+    /// The type that the event time is written as.
+    pub(crate) time: DataType,
 }
 
 /// What a drawn source is like.
@@ -96,7 +99,7 @@ impl Facts {
                 files.push(FactFile { partition, rows });
             }
         }
-        Facts { grain: shape.grain, files }
+        Facts { grain: shape.grain, files, time: DataType::Timestamp(TimeUnit::Microsecond, None) }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -124,8 +127,14 @@ impl Facts {
         let path = folder.join(self.path(index));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let properties = WriterProperties::builder().set_max_row_group_row_count(Some(40)).build();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema(), Some(properties)).unwrap();
-        writer.write(&batch(&self.files[index].rows)).unwrap();
+        let rows = batch(&self.files[index].rows);
+        let mut fields = schema().fields().to_vec();
+        fields[0] = Arc::new(Field::new("ts", self.time.clone(), true));
+        let mut columns = rows.columns().to_vec();
+        columns[0] = cast(&columns[0], &self.time).unwrap();
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties)).unwrap();
+        writer.write(&rows).unwrap();
         writer.close().unwrap();
     }
 }
