@@ -42,6 +42,34 @@ pub struct DataFile {
     pub values: Vec<Option<String>>,
     /// What is known of the event-time column.
     pub times: Times,
+    /// Only the row groups whose first byte lies in this range: a piece of a file that statistics place apart from its rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u64, u64)>,
+    /// The rows of it that were deleted, where the table marks them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DeletionVector>,
+}
+
+/// Where a file's deletion vector lies, as the Delta log writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionVector {
+    /// `u`, `i` or `p`.
+    pub storage: String,
+    pub path_or_inline: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
+    /// Bytes.
+    pub size: i32,
+    /// Rows deleted.
+    pub cardinality: i64,
+}
+
+impl DataFile {
+    /// A whole file of which nothing else is known.
+    pub fn new(path: impl Into<String>, size: u64) -> Self {
+        let (rows, values, times) = (None, vec![], Times::Unknown);
+        DataFile { path: path.into(), size, rows, values, times, range: None, deletion_vector: None }
+    }
 }
 
 /// What a file's statistics say of its event times.

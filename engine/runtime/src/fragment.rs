@@ -104,15 +104,11 @@ fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
 
 #[cfg(test)]
 mod tests {
-    use watershed_core::history::Times;
-
     use super::*;
 
     #[test]
     fn pieces_cover_each_byte_once() {
-        let file =
-            |path: &str, size| DataFile { path: path.into(), size, rows: None, values: vec![], times: Times::Unknown };
-        let files = [file("a", 10 << 20), file("b", 3), file("c", 7_654_321)];
+        let files = [DataFile::new("a", 10 << 20), DataFile::new("b", 3), DataFile::new("c", 7_654_321)];
         let pieces = pieces(&files, 2);
         assert!(pieces.len() > 6, "{pieces:?}");
         for f in &files {

@@ -98,13 +98,8 @@ impl DeltaHistory {
         let (rows, times) = stats::read(statistics, self.options.time_column.as_deref());
         // Delta takes an empty value for NULL.
         let mut value = |column: &FieldRef| values.remove(column.name()).flatten().filter(|v| !v.is_empty());
-        Ok(DataFile {
-            path: self.place.at(path)?.to_string(),
-            size,
-            rows,
-            values: self.layout.partition_columns.iter().map(&mut value).collect(),
-            times,
-        })
+        let values = self.layout.partition_columns.iter().map(&mut value).collect();
+        Ok(DataFile { rows, values, times, ..DataFile::new(self.place.at(path)?, size) })
     }
 
     /// A file with the interval of its partition, or of its statistics in a table that is not partitioned by time.

@@ -86,8 +86,7 @@ impl FolderHistory {
                     Error::input(format!("{location}: the time partition of file {} is unclear: {e}", entry.path))
                 })?,
             };
-            let file =
-                DataFile { path: entry.path.clone(), size: entry.size, rows: None, values, times: Times::Unknown };
+            let file = DataFile { values, ..DataFile::new(&entry.path, entry.size) };
             placed.push((interval, file));
         }
         if self.key.is_none() {

@@ -9,7 +9,7 @@ use crate::time::Interval;
 const H: i64 = Span::HOUR.0;
 
 fn file(path: &str, times: Times) -> DataFile {
-    DataFile { path: path.into(), size: 1, rows: Some(1), values: vec![], times }
+    DataFile { rows: Some(1), times, ..DataFile::new(path, 1) }
 }
 
 /// Partitions as (start hour, end hour, hours of each file's earliest row).

@@ -93,8 +93,8 @@ fn write_day(folder: &Path, day: i64) -> ScanFile {
     let times = Times::Known { min: midnight(day), max: EventTime(midnight(day + 1).0 - Span::HOUR.0), nulls: 0 };
     let value = DateTime::from_timestamp_micros(midnight(day).0).unwrap().format("%Y-%m-%d").to_string();
     let path = object_store::path::Path::from_filesystem_path(&path).unwrap();
-    let file =
-        DataFile { path: path.to_string(), size, rows: Some(ROWS_A_DAY as u64), values: vec![Some(value)], times };
+    let rows = Some(ROWS_A_DAY as u64);
+    let file = DataFile { rows, values: vec![Some(value)], times, ..DataFile::new(path, size) };
     ScanFile { file, range: None }
 }
 
