@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Times, Version};
+use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Version};
 use watershed_core::time::Grain;
 use watershed_core::{Error, Result};
 
