@@ -26,7 +26,7 @@ impl runtime::Fragment for Fragment {
 pub(crate) struct Finish(pub(crate) plan::Finish);
 
 impl runtime::Finish for Finish {
-    fn bind(&self, rows: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+    fn bind(&self, rows: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.0.bind(rows)
     }
 }

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use watershed_core::error::Place;
-use watershed_core::operator::Operator;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
 use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
-use watershed_operators::WindowAggregate;
+use watershed_operators::window_operator;
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
 use watershed_runtime::{Context, Goal, Graph, Input, Job, Stage, Summary};
 
@@ -487,15 +486,15 @@ fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Vec<usize>)> 
 }
 
 fn graph(job: &str, lowered: Lowered, holes: Vec<usize>, parallelism: usize, tasks: &TaskContext) -> Graph {
-    let pool = Arc::clone(tasks.memory_pool());
-    let job = job.to_string();
-    let stage = lowered.window.map(|window| {
-        let (spec, keys) = (Arc::clone(&window.spec), window.spec.group_fields.len());
-        let operator = move |shard: usize| -> Box<dyn Operator> {
-            let account = MemoryConsumer::new(format!("{job}, shard {shard}")).register(&pool);
-            Box::new(WindowAggregate::new(Arc::clone(&spec), account))
+    let stages = lowered.stages.into_iter().enumerate().map(|(number, stage)| {
+        let (spec, pool, name) = (Arc::clone(&stage.spec), Arc::clone(tasks.memory_pool()), job.to_string());
+        let hashed = spec.hashed();
+        let operator = move |shard| {
+            let account = MemoryConsumer::new(format!("{name}, aggregate {number}, shard {shard}")).register(&pool);
+            window_operator(Arc::clone(&spec), account)
         };
-        Stage { operator: Arc::new(operator), finish: Arc::new(bindings::Finish(window.finish)), keys }
+        Stage { operator: Arc::new(operator), finish: Arc::new(bindings::Finish(stage.finish)), hashed }
     });
-    Graph { fragment: Arc::new(bindings::Fragment(lowered.fragment)), holes, stage, parallelism }
+    let stages = stages.collect();
+    Graph { fragment: Arc::new(bindings::Fragment(lowered.fragment)), holes, stages, parallelism }
 }

@@ -59,6 +59,9 @@ pub struct ChunkRef {
     pub batch: usize,
     /// The shard that froze it, of [`Manifest::shards`].
     pub shard: usize,
+    /// The stage whose state it is, from the lowest up.
+    #[serde(default)]
+    pub stage: usize,
 }
 
 /// What a sink contributes to an epoch.

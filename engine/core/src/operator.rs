@@ -40,8 +40,9 @@ pub trait Operator: Send {
     /// Takes one batch of the fragment's output (partial states, for aggregates).
     fn push(&mut self, input: ChangeBatch) -> Result<()>;
 
-    /// The step is over and the watermark stands at `watermark`: returns what became final and forgets it.
-    fn advance(&mut self, watermark: EventTime) -> Result<Vec<ChangeBatch>>;
+    /// The step is over and the watermark goes from `before` to `watermark`: returns what became final and forgets it. What
+    /// was final at `before` has been emitted, also when it was by an instance that this one was restored from.
+    fn advance(&mut self, before: EventTime, watermark: EventTime) -> Result<Vec<ChangeBatch>>;
 
     /// Freezes the state. Calling it twice without input in between returns no fresh chunk the second time.
     fn checkpoint(&mut self) -> Result<StateSnapshot>;

@@ -46,8 +46,11 @@ pub trait Rejects: Send + Sync + fmt::Debug {
     fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()>;
 }
 
-/// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text.
-pub const REJECTED_COLUMNS: [&str; 6] = ["_source", "_file", "_row", "_event_time", "_watermark", "_reason"];
+/// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text, timestamp, timestamp.
+/// Of a late row, the last two tell which windows it has missed: from the start of the first to the end of the last. Where
+/// windows overlap, it was used in its other ones.
+pub const REJECTED_COLUMNS: [&str; 8] =
+    ["_source", "_file", "_row", "_event_time", "_watermark", "_reason", "_missed_from", "_missed_until"];
 
 /// Why a row was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -4,10 +4,12 @@
 //! row without event time, or with one beyond the limit, is bad; one whose window was emitted before is late. Such rows go
 //! to [`watershed_core::scan::Rejects`]; the rest passes with the extra columns dropped, so that nothing above knows of it.
 //!
-//! Windows do not overlap and are ordered, so a row's window ends at or before the watermark exactly when the row is earlier
-//! than the start of the window that holds the watermark: one comparison a row, whatever the form of the window.
+//! Windows are ordered, so a row's windows end at or before the watermark exactly when the row is earlier than a time that
+//! follows from the watermark: one comparison a row, whatever the form of the window. Where windows overlap a row may have
+//! missed some of its windows only: it is listed with those, and passes for the others.
 //!
-//! Invariant: a row passes or is handed over, never both, and a batch without rejected rows is not copied.
+//! Invariant: a row passes or is handed over, and only a row that has missed some of its windows does both; a batch without
+//! rejected rows is not copied.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +33,9 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use watershed_core::EventTime;
 use watershed_core::scan::{Inspect, REJECTED_COLUMNS, Reason};
+use watershed_core::time::Interval;
+
+use crate::window_form::WindowForm;
 
 /// Which columns of an inspected scan are what; settled once a source and job.
 #[derive(Debug)]
@@ -47,7 +52,7 @@ pub struct GateColumns {
     pub row: usize,
     /// The table of rejected rows: [`REJECTED_COLUMNS`], then columns of sources.
     pub rejected: SchemaRef,
-    /// For each column of `rejected` after the first six, where the scan has it; another source's is NULL.
+    /// For each column of `rejected` after the first ones, where the scan has it; another source's is NULL.
     pub kept: Vec<Option<usize>>,
 }
 
@@ -55,8 +60,8 @@ pub struct GateColumns {
 #[derive(Clone, Debug)]
 pub struct GateLimits {
     pub inspect: Inspect,
-    /// Rows before this are late: the start of the window that holds the watermark. `None`: no row is late.
-    pub late_before: Option<EventTime>,
+    /// The windows that rows can be late for. `None`: no row is late.
+    pub windows: Option<WindowForm>,
     /// Rows before this are none of the view's and pass: the fragment's filter drops them.
     pub from: Option<EventTime>,
 }
@@ -64,7 +69,16 @@ pub struct GateLimits {
 /// The first columns of a table of rejected rows, typed.
 pub fn rejected_fields() -> Vec<Field> {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let types = [DataType::Utf8, DataType::Utf8, DataType::Int64, time.clone(), time, DataType::Utf8];
+    let types = [
+        DataType::Utf8,
+        DataType::Utf8,
+        DataType::Int64,
+        time.clone(),
+        time.clone(),
+        DataType::Utf8,
+        time.clone(),
+        time,
+    ];
     REJECTED_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect()
 }
 
@@ -154,11 +168,11 @@ impl GateExec {
     fn pass(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let times = micros(batch.column(self.columns.time))?;
         let verdicts = self.judge(&times);
-        if verdicts.iter().all(Option::is_none) {
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Passes) {
             return Ok(Some(self.project(batch)?));
         }
         for reason in [Reason::NoTime, Reason::Ahead, Reason::Late] {
-            let mask: BooleanArray = verdicts.iter().map(|v| Some(*v == Some(reason))).collect();
+            let mask: BooleanArray = verdicts.iter().map(|v| Some(v.reason() == Some(reason))).collect();
             if mask.true_count() > 0 {
                 let rows = filter_record_batch(batch, &mask)?;
                 let rows = self.rejected(&rows, reason)?;
@@ -166,25 +180,31 @@ impl GateExec {
                 taken.map_err(|e| DataFusionError::External(Box::new(e)))?;
             }
         }
-        let mask: BooleanArray = verdicts.iter().map(|v| Some(v.is_none())).collect();
+        let mask: BooleanArray = verdicts.iter().map(|v| Some(v.passes())).collect();
         if mask.true_count() == 0 {
             return Ok(None);
         }
         Ok(Some(filter_record_batch(&self.project(batch)?, &mask)?))
     }
 
-    fn judge(&self, times: &Int64Array) -> Vec<Option<Reason>> {
-        let GateLimits { inspect, late_before, from } = &self.limits;
+    fn judge(&self, times: &Int64Array) -> Vec<Verdict> {
+        let GateLimits { inspect, windows, from } = &self.limits;
+        let missed = windows.map_or(EventTime::MIN, |form| form.missed_before(inspect.watermark));
+        let lost = windows.map_or(EventTime::MIN, |form| form.lost_before(inspect.watermark));
         let judge = |time: Option<i64>| {
-            let Some(time) = time.map(EventTime) else { return Some(Reason::NoTime) };
+            let Some(time) = time.map(EventTime) else { return Verdict::Rejected(Reason::NoTime) };
             if from.is_some_and(|from| time < from) {
-                None
+                Verdict::Passes
             } else if time > inspect.ahead {
-                Some(Reason::Ahead)
-            } else if late_before.is_some_and(|limit| time < limit) {
-                Some(Reason::Late)
+                Verdict::Rejected(Reason::Ahead)
+            } else if time >= missed {
+                Verdict::Passes
+            } else if time < lost {
+                Verdict::Rejected(Reason::Late)
+            } else if windows.and_then(|form| form.missed(time, inspect.watermark, *from)).is_some() {
+                Verdict::LateForSome
             } else {
-                None
+                Verdict::Passes
             }
         };
         times.iter().map(judge).collect()
@@ -206,7 +226,15 @@ impl GateExec {
             EventTime(at) => Some(at),
         };
         let watermark = TimestampMicrosecondArray::from_iter(std::iter::repeat_n(watermark, n)).with_timezone("UTC");
-        let times = TimestampMicrosecondArray::from_iter(micros(rows.column(*time))?.iter()).with_timezone("UTC");
+        let event_times = micros(rows.column(*time))?;
+        let (mut missed_from, mut missed_until) = (vec![], vec![]);
+        for time in &event_times {
+            let missed = time.and_then(|t| self.missed(EventTime(t), reason));
+            missed_from.push(missed.map(|m| m.start.0));
+            missed_until.push(missed.map(|m| m.end.0));
+        }
+        let utc = |times: TimestampMicrosecondArray| -> ArrayRef { Arc::new(times.with_timezone("UTC")) };
+        let times = TimestampMicrosecondArray::from_iter(event_times.iter()).with_timezone("UTC");
         let mut columns: Vec<ArrayRef> = vec![
             text(source),
             cast(rows.column(*file), &DataType::Utf8)?,
@@ -214,6 +242,8 @@ impl GateExec {
             Arc::new(times),
             Arc::new(watermark),
             text(reason.name()),
+            utc(missed_from.into()),
+            utc(missed_until.into()),
         ];
         for (field, from) in rejected.fields()[REJECTED_COLUMNS.len()..].iter().zip(kept) {
             columns.push(match from {
@@ -222,6 +252,37 @@ impl GateExec {
             });
         }
         Ok(RecordBatch::try_new(Arc::clone(rejected), columns)?)
+    }
+}
+
+impl GateExec {
+    /// From the first window that a late row has missed to the end of the last.
+    fn missed(&self, time: EventTime, reason: Reason) -> Option<Interval> {
+        let form = self.limits.windows.filter(|_| reason == Reason::Late)?;
+        form.missed(time, self.limits.inspect.watermark, self.limits.from)
+    }
+}
+
+/// What becomes of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    Passes,
+    Rejected(Reason),
+    /// It is listed, and passes for its other windows.
+    LateForSome,
+}
+
+impl Verdict {
+    fn passes(self) -> bool {
+        !matches!(self, Verdict::Rejected(_))
+    }
+
+    fn reason(self) -> Option<Reason> {
+        match self {
+            Verdict::Passes => None,
+            Verdict::Rejected(reason) => Some(reason),
+            Verdict::LateForSome => Some(Reason::Late),
+        }
     }
 }
 

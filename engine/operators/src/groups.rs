@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
+
+use crate::window_spec::WindowSpec;
 
 /// The groups of one window.
 pub(crate) struct Groups {
@@ -124,6 +126,13 @@ impl Groups {
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         self.keys.as_mut().map_or(Ok(vec![]), |k| k.emit(EmitTo::All))
     }
+}
+
+/// The types of each aggregate's state columns, as they are stored.
+pub(crate) fn state_types(spec: &WindowSpec) -> Result<Vec<Vec<DataType>>> {
+    let mut fields = spec.partial.fields()[spec.group_fields.len()..].iter();
+    let widths = spec.aggregates.iter().map(|a| Ok(a.state_fields()?.len())).collect::<Result<Vec<_>>>()?;
+    Ok(widths.into_iter().map(|n| fields.by_ref().take(n).map(|f| f.data_type().clone()).collect()).collect())
 }
 
 /// DataFusion's own accumulators for groups, or its adapter where an aggregate has none.

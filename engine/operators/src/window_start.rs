@@ -12,7 +12,7 @@ use arrow::datatypes::{
     DataType, Schema, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use watershed_core::EventTime;
@@ -49,8 +49,22 @@ impl WindowStartExpr {
     }
 }
 
-/// Width and origin in the type's units.
-fn scaled(width: Span, origin: EventTime, kind: &DataType) -> Option<(i64, i64)> {
+/// Timestamps rounded down to a multiple of `width` after `origin`, in their own type.
+pub fn window_starts(times: &ArrayRef, width: Span, origin: EventTime) -> Result<ArrayRef> {
+    let Some((width, origin)) = scaled(width, origin, times.data_type()) else {
+        return exec_err!("windows of {width} cannot be told apart in times of type {}", times.data_type());
+    };
+    let floor = match times.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => floor::<TimestampSecondType>,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => floor::<TimestampMillisecondType>,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => floor::<TimestampMicrosecondType>,
+        _ => floor::<TimestampNanosecondType>,
+    };
+    Ok(floor(times, width, origin))
+}
+
+/// Width and origin in the type's units; `None` if they are no whole number of them.
+pub fn scaled(width: Span, origin: EventTime, kind: &DataType) -> Option<(i64, i64)> {
     let DataType::Timestamp(unit, _) = kind else { return None };
     let (times, per) = match unit {
         TimeUnit::Second => (1, 1_000_000),
@@ -89,16 +103,7 @@ impl PhysicalExpr for WindowStartExpr {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let times = self.time.evaluate(batch)?.into_array(batch.num_rows())?;
-        let Some((width, origin)) = scaled(self.width, self.origin, times.data_type()) else {
-            return internal_err!("a window of {} over {}", self.width, times.data_type());
-        };
-        let floor = match times.data_type() {
-            DataType::Timestamp(TimeUnit::Second, _) => floor::<TimestampSecondType>,
-            DataType::Timestamp(TimeUnit::Millisecond, _) => floor::<TimestampMillisecondType>,
-            DataType::Timestamp(TimeUnit::Microsecond, _) => floor::<TimestampMicrosecondType>,
-            _ => floor::<TimestampNanosecondType>,
-        };
-        Ok(ColumnarValue::Array(floor(&times, width, origin)))
+        Ok(ColumnarValue::Array(window_starts(&times, self.width, self.origin)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

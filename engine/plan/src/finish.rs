@@ -1,4 +1,5 @@
-//! What stands above the aggregate: HAVING and projections, planned once, run over what each watermark makes final.
+//! What stands above an aggregate, planned once, run over what each watermark makes final: HAVING and projections, or the way
+//! to the next aggregate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub struct Finish {
 }
 
 impl Finish {
-    /// The plan over batches of [`watershed_operators::WindowSpec::output`]: one partition, with the view's columns.
-    pub fn bind(&self, batches: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// The plan over batches of [`watershed_operators::WindowSpec::output`], shard by shard.
+    pub fn bind(&self, batches: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn ExecutionPlan>> {
         fill(&self.plan, &mut Some(batches)).map_err(engine_error)
     }
 
@@ -43,11 +44,11 @@ impl Finish {
 
 fn fill(
     plan: &Arc<dyn ExecutionPlan>,
-    batches: &mut Option<Vec<RecordBatch>>,
+    batches: &mut Option<Vec<Vec<RecordBatch>>>,
 ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
     if let Some(hole) = plan.downcast_ref::<WindowsExec>() {
         let Some(batches) = batches.take() else { return internal_err!("a finish has one hole") };
-        let input = MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&hole.input), hole.projection.clone())?;
+        let input = MemorySourceConfig::try_new_exec(&batches, Arc::clone(&hole.input), hole.projection.clone())?;
         return Ok(input);
     }
     let children = plan.children().into_iter().map(|child| fill(child, batches));
@@ -64,14 +65,18 @@ pub(crate) struct WindowsExec {
 }
 
 impl WindowsExec {
-    pub(crate) fn try_new(input: &SchemaRef, projection: Option<&Vec<usize>>) -> datafusion::common::Result<Self> {
+    pub(crate) fn try_new(
+        input: &SchemaRef,
+        projection: Option<&Vec<usize>>,
+        partitions: usize,
+    ) -> datafusion::common::Result<Self> {
         let schema = match projection {
             Some(columns) => Arc::new(input.project(columns)?),
             None => Arc::clone(input),
         };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
+            Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         )

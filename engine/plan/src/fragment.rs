@@ -19,10 +19,9 @@ use datafusion::physical_plan::{
 };
 use watershed_core::scan::{REJECTED_COLUMNS, ScanInput};
 use watershed_core::{Error, EventTime, Result};
-use watershed_operators::{GateColumns, GateExec, GateLimits, rejected_fields};
+use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, rejected_fields};
 
 use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
-use crate::window::WindowForm;
 
 /// A plan with holes. Cheap to clone.
 #[derive(Clone)]
@@ -148,11 +147,7 @@ impl Fragment {
         let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
             None => scan,
             Some(inspect) => {
-                let limits = GateLimits {
-                    inspect: inspect.clone(),
-                    late_before: self.0.window.map(|form| form.start(inspect.watermark)),
-                    from: self.0.from,
-                };
+                let limits = GateLimits { inspect: inspect.clone(), windows: self.0.window, from: self.0.from };
                 Arc::new(GateExec::try_new(scan, Arc::clone(&hole.gate), limits)?)
             }
         };

@@ -1,30 +1,46 @@
-//! Lowering: from an analysed logical plan to a fragment, the windowed aggregate's specification, and a finish.
+//! Lowering: from an analysed logical plan to a fragment, the stages of windowed aggregation above it, and a finish.
 //!
-//! A windowed plan is cut at its aggregate. Below it everything becomes one projection that computes the group columns,
-//! window start first, and the aggregates' arguments; DataFusion optimises and plans that, and a partial aggregate over
-//! plain columns stands on top. `window_end` is not grouped by: the start implies it, and the finish computes it again.
+//! ```text
+//!  plan                     lowered
+//!  Projection, HAVING       finish of the last stage, a shard by itself
+//!  Aggregate by day         stage 2: windows over what stage 1 emits
+//!  Projection               finish of stage 1: partial aggregation by day, hashed to shards
+//!  Aggregate by hour        stage 1: windows over the sources
+//!  Projection, Filter       fragment: partial aggregation by hour, hashed to shards
+//!  TableScan                a hole
+//! ```
+//!
+//! A plan is cut at its aggregates. Below each, everything becomes one projection that computes the group columns, the
+//! window first, and the aggregates' arguments; DataFusion optimises and plans that, and a partial aggregate over plain
+//! columns stands on top. A window's end is not grouped by where its start implies it; the operator puts out both.
+//!
+//! * [`grouping`]: which group columns are windows, and how a stage's watermark follows from the one below.
+//! * [`stage`]: the plan below an aggregate.
+//! * [`marks`]: panes in the place of windows that overlap.
+//! * [`output`]: what the view's columns are.
+
+mod grouping;
+
+mod stage;
+
+mod marks;
+
+mod output;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, ScalarValue};
-use datafusion::datasource::provider_as_source;
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::expr::AggregateFunctionParams;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion::physical_expr::expressions::{CastExpr, Column as PhysicalColumn};
-use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
-use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::logical_expr::{Aggregate, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use watershed_core::error::{Error, Place, Result};
 use watershed_core::{EventTime, time::Span};
-use watershed_operators::{WindowPartialExec, WindowSpec, WindowStartExpr};
+use watershed_operators::{WindowForm, WindowSpec};
 
 use crate::finish::Finish;
 use crate::fragment::Fragment;
@@ -32,9 +48,9 @@ use crate::scan::table_schema;
 use crate::session::SourceTable;
 use crate::shape;
 use crate::sql::place::planning_error;
-use crate::tables::WindowsProvider;
-use crate::trace::{Traced, column, trace};
-use crate::window::{Meaning, WindowForm, meaning};
+use crate::trace::column;
+use grouping::Grouping;
+use output::output_key;
 
 /// A query as the runtime runs it.
 #[derive(Clone, Debug)]
@@ -42,8 +58,8 @@ pub struct Lowered {
     /// Hole `i` of the fragment reads this source; one that is read twice has two holes.
     pub inputs: Vec<String>,
     pub fragment: Fragment,
-    /// `None`: stateless, the fragment's rows are the view's.
-    pub window: Option<WindowStage>,
+    /// From the lowest up. None: stateless, the fragment's rows are the view's.
+    pub stages: Vec<WindowStage>,
     /// The view's columns.
     pub output: SchemaRef,
     /// Output columns that the grouping implies to be a key, as far as the query puts them out.
@@ -54,11 +70,11 @@ pub struct Lowered {
     pub rejected: SchemaRef,
 }
 
-/// The stateful half of a windowed query.
+/// A stateful stage of a windowed query.
 #[derive(Clone, Debug)]
 pub struct WindowStage {
     pub spec: Arc<WindowSpec>,
-    /// HAVING and what is computed over aggregates.
+    /// Of the last stage: HAVING and what is computed over aggregates. Of the others: the next one's partial states.
     pub finish: Finish,
 }
 
@@ -85,11 +101,20 @@ pub(crate) struct Lowering<'a> {
     pub(crate) window_at: Option<Place>,
 }
 
+/// An aggregate that has been lowered: what the one above it reads.
+struct Below<'a> {
+    aggregate: &'a Aggregate,
+    grouping: Grouping,
+    spec: Arc<WindowSpec>,
+}
+
 impl Lowering<'_> {
     pub(crate) async fn lower(&self, plan: &LogicalPlan) -> Result<Lowered> {
-        match shape::aggregate(plan, self.at)? {
-            None => self.stateless(plan).await,
-            Some(aggregate) => self.windowed(plan, aggregate).await,
+        let mut aggregates = shape::aggregates(plan, self.at)?;
+        aggregates.reverse();
+        match &aggregates[..] {
+            [] => self.stateless(plan).await,
+            aggregates => self.windowed(plan, aggregates).await,
         }
     }
 
@@ -107,176 +132,48 @@ impl Lowering<'_> {
             inputs: fragment.inputs(),
             rejected: fragment.rejected(),
             fragment,
-            window: None,
+            stages: vec![],
             output,
             key: vec![],
             window_start: None,
         })
     }
 
-    async fn windowed(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Lowered> {
-        let grouping = self.grouping(aggregate)?;
-        let from = self.options.from.map(|from| grouping.form.first_from(from));
-
-        let input = self.since(aggregate.input.as_ref().clone(), from)?;
-        let mut arguments = Arguments::new(grouping.columns.clone());
-        let calls = aggregate.aggr_expr.iter().map(|e| arguments.of(e)).collect::<Result<Vec<_>, _>>();
-        let calls = calls.map_err(|e| self.error(&e))?;
-        let projected = LogicalPlanBuilder::from(input).project(arguments.columns()).and_then(|b| b.build());
-        let projected = projected.map_err(|e| self.error(&e))?;
-        let physical = self.physical(self.state, &projected).await?;
-        let physical = floored(physical, grouping.form).map_err(|e| self.error(&e))?;
-
-        let names = unique(aggregate.aggr_expr.iter().map(|e| e.schema_name().to_string()));
-        let partial = self.partial(physical, projected.schema(), &grouping, &calls, &names);
-        let (partial, group_fields) = partial.map_err(|e| self.error(&e))?;
-        let results = partial.aggr_expr().iter().map(|a| a.field());
-        let spec = WindowSpec {
-            name: format!("the view over {}", self.names(&aggregate.input).join(" and ")),
-            end: grouping.form.end(),
-            aggregates: partial.aggr_expr().to_vec(),
-            partial: partial.schema(),
-            output: Arc::new(Schema::new(group_fields.iter().cloned().chain(results).collect::<Vec<FieldRef>>())),
-            group_fields,
-            from,
+    /// `aggregates` come from the lowest up.
+    async fn windowed(&self, plan: &LogicalPlan, aggregates: &[&Aggregate]) -> Result<Lowered> {
+        let mut fragment = None;
+        let mut stages: Vec<WindowStage> = vec![];
+        let mut below: Option<Below<'_>> = None;
+        for aggregate in aggregates {
+            let grouping = self.grouping(aggregate, below.as_ref())?;
+            let input = match &below {
+                None => self.since(aggregate.input.as_ref().clone(), grouping.from)?,
+                Some(below) => self.above(&aggregate.input, below)?,
+            };
+            let (physical, spec) = self.stage(aggregate, &grouping, input).await?;
+            match below {
+                None => fragment = Some(self.fragment(physical, Some(grouping.form), grouping.from)?),
+                Some(below) => stages.push(WindowStage { spec: below.spec, finish: Finish { plan: physical } }),
+            }
+            below = Some(Below { aggregate, grouping, spec: Arc::new(spec) });
+        }
+        let (Some(fragment), Some(last)) = (fragment, below) else {
+            return Err(Error::bug("a windowed plan without an aggregate"));
         };
-        let finish = self.finish(plan, aggregate, &grouping, &spec).await?;
-        let sharded = self.sharded(partial, grouping.columns.len()).map_err(|e| self.error(&e))?;
-        let fragment = self.fragment(sharded, Some(grouping.form), from)?;
-        let (key, window_start) = output_key(plan, aggregate, &grouping).map_err(|e| self.error(&e))?;
+        let above = self.above(plan, &last)?;
+        let finish = Finish { plan: self.physical(self.single, &above).await? };
+        let (key, window_start) = output_key(plan, last.aggregate, &last.grouping).map_err(|e| self.error(&e))?;
+        let output = finish.schema();
+        stages.push(WindowStage { spec: last.spec, finish });
         Ok(Lowered {
             inputs: fragment.inputs(),
             rejected: fragment.rejected(),
             fragment,
-            output: finish.schema(),
-            window: Some(WindowStage { spec: Arc::new(spec), finish }),
+            stages,
+            output,
             key,
             window_start,
         })
-    }
-
-    /// Finds the window among the group expressions, and what remains to group by.
-    fn grouping(&self, aggregate: &Aggregate) -> Result<Grouping> {
-        let at = self.window_at.or(self.grouping_at).or(self.at);
-        let mut window: Option<WindowForm> = None;
-        let mut roles = vec![];
-        for expr in &aggregate.group_expr {
-            let meaning = self.meaning(expr, aggregate, at)?;
-            if let Role::Start(form) | Role::End(form) = meaning {
-                match window {
-                    Some(known) if known != form => {
-                        let message = "two different windows in one GROUP BY: not supported yet; group by the narrower \
-                                       one, and compute the wider one from its window_start in SELECT";
-                        return Err(Error::sql_at(message, self.grouping_at.or(at)));
-                    }
-                    _ => window = Some(form),
-                }
-            }
-            roles.push(meaning);
-        }
-        let Some(form) = window else { return Err(self.no_window(aggregate)) };
-
-        // The start itself where the query has it, else the end less the width.
-        let start = roles.iter().position(|role| matches!(role, Role::Start(_)));
-        let end = roles.iter().position(|role| matches!(role, Role::End(_)));
-        let (first, start) = match (start, end) {
-            (Some(i), _) => (i, aggregate.group_expr[i].clone()),
-            (None, Some(i)) => (i, aggregate.group_expr[i].clone() - lit(form.interval())),
-            (None, None) => return Err(Error::bug("a window is neither a start nor an end")),
-        };
-        let name = |i: usize| aggregate.schema.field(i).name().clone();
-        let start_name = if matches!(roles[first], Role::Start(_)) { name(first) } else { "window_start".to_string() };
-        let keys = (0..roles.len()).filter(|i| roles[*i] == Role::Key);
-        let exprs: Vec<Expr> =
-            std::iter::once(start).chain(keys.clone().map(|i| aggregate.group_expr[i].clone())).collect();
-        let names = unique(std::iter::once(start_name).chain(keys.map(name)));
-        Ok(Grouping { form, roles, columns: exprs.into_iter().zip(names).collect() })
-    }
-
-    /// What a group expression is; in every branch of a union it must be the same. A window counts only over the column
-    /// that its source's watermark speaks of: over another one it is a key like any other.
-    fn meaning(&self, expr: &Expr, aggregate: &Aggregate, at: Option<Place>) -> Result<Role> {
-        let mut branches = vec![];
-        let mut stray = None;
-        for (source, meaning) in self.meanings(expr, aggregate)? {
-            let (role, time) = match meaning {
-                Meaning::Other => (Role::Key, None),
-                Meaning::Not(why) => return Err(Error::sql_at(why, at)),
-                Meaning::Start(form, time) => (Role::Start(form), Some(time)),
-                Meaning::End(form, time) => (Role::End(form), Some(time)),
-            };
-            let watermark = self.sources.get(&source).map(|s| s.time_column.clone());
-            let role = match time {
-                Some(time) if watermark.as_ref() != Some(&time.name) => {
-                    stray = Some((source.clone(), time.name));
-                    Role::Key
-                }
-                _ => role,
-            };
-            branches.push((source, role));
-        }
-        let Some((first, role)) = branches.first().cloned() else { return Ok(Role::Key) };
-        match branches.into_iter().find(|(_, other)| *other != role) {
-            None => Ok(role),
-            Some((other, _)) => {
-                let message = match stray {
-                    Some((source, column)) => self.stray(&source, &column),
-                    None => format!(
-                        "the branches of UNION ALL have different windows in one column ({first} and {other}): compute the \
-                         window once, over the union"
-                    ),
-                };
-                Err(Error::sql_at(message, at))
-            }
-        }
-    }
-
-    /// What an expression over the aggregate's input is, seen as a window, for each source it comes from.
-    fn meanings(&self, expr: &Expr, aggregate: &Aggregate) -> Result<Vec<(String, Meaning)>> {
-        let traced = trace(expr, &aggregate.input).map_err(|e| self.error(&e))?;
-        let scans = traced.into_iter().filter_map(|Traced { expr, leaf }| {
-            let LogicalPlan::TableScan(scan) = leaf else { return None };
-            let type_of = |c: &Column| scan.projected_schema.field_from_column(c).ok().map(|f| f.data_type().clone());
-            Some((scan.table_name.table().to_string(), meaning(&expr, &type_of)))
-        });
-        Ok(scans.collect())
-    }
-
-    fn stray(&self, source: &str, column: &str) -> String {
-        let time = self.time_of(source);
-        format!(
-            "the window is over {column}, but the watermark of {source} is over {time}: make the window over {time}, or \
-             declare WATERMARK FOR {column} AS {column} in CREATE SOURCE"
-        )
-    }
-
-    fn time_of(&self, source: &str) -> &str {
-        self.sources.get(source).map_or("ts", |s| s.time_column.as_str())
-    }
-
-    fn no_window(&self, aggregate: &Aggregate) -> Error {
-        for expr in &aggregate.group_expr {
-            for (source, meaning) in self.meanings(expr, aggregate).unwrap_or_default() {
-                if let Meaning::Start(_, column) | Meaning::End(_, column) = meaning {
-                    let at = self.window_at.or(self.grouping_at).or(self.at);
-                    return Error::sql_at(self.stray(&source, &column.name), at);
-                }
-            }
-        }
-        if self.window_at.is_some() {
-            let message =
-                "Aggregate: the window is not grouped by, so no group is ever final: add window_start to GROUP BY";
-            return Error::sql_at(message, self.grouping_at.or(self.at));
-        }
-        let first = self.names(&aggregate.input).into_iter().next().unwrap_or_default();
-        let time = self.time_of(&first);
-        let what =
-            if aggregate.group_expr.is_empty() { "an aggregate over everything" } else { "GROUP BY without a window" };
-        let message = format!(
-            "Aggregate: {what} is never final, and its state grows without bound; group by a window: \
-             FROM TUMBLE({first}, {time}, INTERVAL '1 hour') GROUP BY window_start, or GROUP BY date_trunc('hour', {time})"
-        );
-        Error::sql_at(message, self.grouping_at.or(self.at))
     }
 
     fn names(&self, plan: &LogicalPlan) -> Vec<String> {
@@ -311,82 +208,6 @@ impl Lowering<'_> {
         state.create_physical_plan(plan).await.map_err(|e| self.error(&e))
     }
 
-    /// The partial aggregate over the projection, and its group fields.
-    fn partial(
-        &self,
-        input: Arc<dyn ExecutionPlan>,
-        logical: &DFSchema,
-        grouping: &Grouping,
-        calls: &[Expr],
-        names: &[String],
-    ) -> Result<(AggregateExec, Vec<FieldRef>), DataFusionError> {
-        let schema = input.schema();
-        let context = PhysicalPlanningContext::default();
-        let props = self.state.execution_props();
-        let (mut aggregates, mut filters) = (vec![], vec![]);
-        for (call, name) in calls.iter().zip(names) {
-            let lowered =
-                LoweredAggregateBuilder::new(call, logical, &schema, props, &context).with_name(name).build()?;
-            aggregates.push(lowered.aggregate);
-            filters.push(lowered.filter);
-        }
-        let group = grouping.columns.iter().enumerate().map(|(i, (_, name))| {
-            let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(name, i));
-            (column, name.clone())
-        });
-        let group = PhysicalGroupBy::new_single(group.collect());
-        let partial = AggregateExec::try_new(AggregateMode::Partial, group, aggregates, filters, input, schema)?;
-        let fields = partial.schema().fields()[..grouping.columns.len()].to_vec();
-        Ok((partial, fields))
-    }
-
-    /// Partial states, each in the stream of its shard.
-    fn sharded(&self, partial: AggregateExec, width: usize) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let shards = self.options.parallelism.max(1);
-        let partial: Arc<dyn ExecutionPlan> = Arc::new(WindowPartialExec::of(&partial)?);
-        if shards == 1 && partial.output_partitioning().partition_count() == 1 {
-            return Ok(partial);
-        }
-        let schema = partial.schema();
-        let keys =
-            (0..width).map(|i| Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>);
-        Ok(Arc::new(RepartitionExec::try_new(partial, Partitioning::Hash(keys.collect(), shards))?))
-    }
-
-    /// Plans what stands above the aggregate over the aggregate's output as the operator gives it.
-    async fn finish(
-        &self,
-        plan: &LogicalPlan,
-        aggregate: &Aggregate,
-        grouping: &Grouping,
-        spec: &WindowSpec,
-    ) -> Result<Finish> {
-        let above = || {
-            let provider = provider_as_source(Arc::new(WindowsProvider::new(Arc::clone(&spec.output))));
-            let windows = LogicalPlanBuilder::scan("windows", provider, None)?.build()?;
-            let start = column(&windows, 0);
-            let mut next_key = 1;
-            let mut exprs = vec![];
-            for i in 0..aggregate.schema.fields().len() {
-                let value = match grouping.roles.get(i) {
-                    Some(Role::Start(_)) => start.clone(),
-                    Some(Role::End(form)) => start.clone() + lit(form.interval()),
-                    Some(Role::Key) => {
-                        next_key += 1;
-                        column(&windows, next_key - 1)
-                    }
-                    None => column(&windows, grouping.columns.len() + i - grouping.roles.len()),
-                };
-                let (qualifier, field) = aggregate.schema.qualified_field(i);
-                exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
-            }
-            let windows = LogicalPlanBuilder::from(windows).project(exprs)?.build()?;
-            replace_aggregate(plan, windows)
-        };
-        let above = above().map_err(|e| self.error(&e))?;
-        Ok(Finish { plan: self.physical(self.single, &above).await? })
-    }
-
     fn fragment(
         &self,
         plan: Arc<dyn ExecutionPlan>,
@@ -408,160 +229,6 @@ impl Lowering<'_> {
     fn error(&self, error: &DataFusionError) -> Error {
         planning_error(error, self.at)
     }
-}
-
-/// How an aggregate is grouped.
-struct Grouping {
-    form: WindowForm,
-    /// For each group expression of the query.
-    roles: Vec<Role>,
-    /// What is really grouped by, with names: the window's start, then the keys in the query's order.
-    columns: Vec<(Expr, String)>,
-}
-
-/// What a group expression is to its aggregate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Role {
-    Start(WindowForm),
-    End(WindowForm),
-    Key,
-}
-
-/// The arguments of aggregates, computed below them as columns; the group columns come first.
-struct Arguments {
-    columns: Vec<(Expr, String)>,
-}
-
-impl Arguments {
-    fn new(groups: Vec<(Expr, String)>) -> Self {
-        Arguments { columns: groups }
-    }
-
-    /// An aggregate's call over columns of the projection. Constants stay: some functions want to see them.
-    fn of(&mut self, expr: &Expr) -> Result<Expr, DataFusionError> {
-        let replaced = expr.clone().transform_down(|e| {
-            let Expr::AggregateFunction(mut call) = e else { return Ok(Transformed::no(e)) };
-            let AggregateFunctionParams { args, filter, order_by, .. } = &mut call.params;
-            for argument in args {
-                *argument = self.column(argument);
-            }
-            for sort in order_by {
-                sort.expr = self.column(&sort.expr);
-            }
-            if let Some(filter) = filter {
-                **filter = self.column(filter);
-            }
-            Ok(Transformed::new(
-                Expr::AggregateFunction(call),
-                true,
-                datafusion::common::tree_node::TreeNodeRecursion::Jump,
-            ))
-        });
-        replaced.data()
-    }
-
-    fn column(&mut self, expr: &Expr) -> Expr {
-        if expr.column_refs().is_empty() {
-            return expr.clone();
-        }
-        let known = self.columns.iter().find(|(known, _)| known == expr).map(|(_, name)| name.clone());
-        let name = known.unwrap_or_else(|| {
-            let mut name = format!("$arg{}", self.columns.len());
-            while self.columns.iter().any(|(_, known)| *known == name) {
-                name.push('_');
-            }
-            self.columns.push((expr.clone(), name.clone()));
-            name
-        });
-        Expr::Column(Column::new_unqualified(name))
-    }
-
-    fn columns(&self) -> Vec<Expr> {
-        self.columns.iter().map(|(expr, name)| expr.clone().alias(name)).collect()
-    }
-}
-
-/// The projection below an aggregate with the start of its window, the first column, computed the short way.
-fn floored(plan: Arc<dyn ExecutionPlan>, form: WindowForm) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let (WindowForm::Fixed { width, origin }, Some(projection)) = (form, plan.downcast_ref::<ProjectionExec>()) else {
-        return Ok(plan);
-    };
-    let input = Arc::clone(projection.input());
-    let mut exprs = projection.expr().to_vec();
-    let Some(first) = exprs.first_mut() else { return Ok(plan) };
-    let Some(call) = first.expr.downcast_ref::<ScalarFunctionExpr>() else { return Ok(plan) };
-    let (true, Some(time)) = (matches!(call.name(), "date_bin" | "date_trunc"), call.args().get(1)) else {
-        return Ok(plan);
-    };
-    // `date_bin` and `date_trunc` take some types as nanoseconds; the window is of the event time's own type all the same.
-    let time = time.downcast_ref::<CastExpr>().map_or(time, |cast| cast.expr());
-    let kind = time.data_type(&input.schema())?;
-    let zone = |kind: &DataType| match kind {
-        DataType::Timestamp(_, zone) => Some(zone.clone()),
-        _ => None,
-    };
-    if zone(&kind).is_none() || zone(&kind) != zone(&first.expr.data_type(&input.schema())?) {
-        return Ok(plan);
-    }
-    let Some(start) = WindowStartExpr::try_new(Arc::clone(time), width, origin, &kind) else { return Ok(plan) };
-    first.expr = Arc::new(start);
-    Ok(Arc::new(ProjectionExec::try_new(exprs, input)?))
-}
-
-/// The plan with its aggregate replaced.
-fn replace_aggregate(plan: &LogicalPlan, with: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    match (plan, &plan.inputs()[..]) {
-        (LogicalPlan::Aggregate(_), _) => Ok(with),
-        (_, [input]) => {
-            let input = replace_aggregate(input, with)?;
-            plan.with_new_exprs(plan.expressions(), vec![input])
-        }
-        _ => Err(DataFusionError::Internal("what stands above an aggregate has one input".to_string())),
-    }
-}
-
-/// Output columns that are group columns, and the one that is the window's start.
-fn output_key(
-    plan: &LogicalPlan,
-    aggregate: &Aggregate,
-    grouping: &Grouping,
-) -> Result<(Vec<String>, Option<String>), DataFusionError> {
-    let mut carriers = vec![];
-    for i in 0..plan.schema().fields().len() {
-        let traced = trace(&column(plan, i), plan)?;
-        let [Traced { expr: Expr::Column(c), .. }] = &traced[..] else { continue };
-        let group = aggregate.schema.maybe_index_of_column(c);
-        if let Some(role) = group.and_then(|g| grouping.roles.get(g).map(|role| (g, *role))) {
-            carriers.push((plan.schema().field(i).name().clone(), role));
-        }
-    }
-    let start = carriers.iter().find(|(_, (_, role))| matches!(role, Role::Start(_))).map(|(name, _)| name.clone());
-    let mut seen = vec![];
-    let mut key = vec![];
-    for (name, (group, role)) in carriers {
-        // One column stands for the window: its start, or its end where the start is not put out.
-        let group = match role {
-            Role::End(_) if start.is_some() => continue,
-            Role::Start(_) | Role::End(_) => usize::MAX,
-            Role::Key => group,
-        };
-        if !seen.contains(&group) {
-            seen.push(group);
-            key.push(name);
-        }
-    }
-    Ok((key, start))
-}
-
-fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut taken: Vec<String> = vec![];
-    for mut name in names {
-        while taken.contains(&name) {
-            name.push('_');
-        }
-        taken.push(name);
-    }
-    taken
 }
 
 /// The first time at or after `time` that the type can say.

@@ -31,7 +31,8 @@ use crate::lower::{LowerOptions, Lowered, Lowering};
 use crate::scan::{engine_error, table_schema};
 use crate::shape;
 use crate::sql::place::{place, planning_error};
-use crate::sql::{refuse, views, window_tables};
+use crate::sql::window_tables::{Found, Mode};
+use crate::sql::{refuse, views, window_functions, window_tables};
 use crate::tables::{FilesProvider, SourceProvider};
 
 /// Rules that may optimise a source out of the plan, which the runtime has to follow all the same. Those that rewrite
@@ -54,7 +55,14 @@ pub struct Planner {
     batch: SessionContext,
     sources: BTreeMap<String, SourceTable>,
     tables: Vec<String>,
-    views: BTreeMap<String, ast::Query>,
+    /// Views, rewritten for either mode.
+    views: BTreeMap<String, ViewQueries>,
+}
+
+#[derive(Clone)]
+struct ViewQueries {
+    panes: (ast::Query, Found),
+    copies: (ast::Query, Found),
 }
 
 impl Planner {
@@ -68,13 +76,12 @@ impl Planner {
             return Err(Error::bug(format!("the optimiser has only these of the rules to leave out: {found:?}")));
         }
         let streaming = state(&runtime, parallelism, SessionStateBuilder::new().with_optimizer_rules(rules));
-        Ok(Planner {
-            streaming: SessionContext::new_with_state(streaming),
-            batch: SessionContext::new_with_state(batch),
-            sources: BTreeMap::new(),
-            tables: vec![],
-            views: BTreeMap::new(),
-        })
+        let (streaming, batch) = (SessionContext::new_with_state(streaming), SessionContext::new_with_state(batch));
+        for function in window_functions::functions() {
+            streaming.register_udf(function.clone());
+            batch.register_udf(function);
+        }
+        Ok(Planner { streaming, batch, sources: BTreeMap::new(), tables: vec![], views: BTreeMap::new() })
     }
 
     /// Makes a source known to streaming queries; its event time must be a timestamp.
@@ -106,8 +113,10 @@ impl Planner {
 
     /// Makes a plain view known, to streaming and batch queries alike.
     pub fn add_view(&mut self, name: &str, query: ast::Query) -> Result<()> {
-        let (query, _) = self.rewrite(query, &self.all_names())?;
-        self.views.insert(name.to_string(), query);
+        let names = self.all_names();
+        let panes = self.rewrite(query.clone(), &names, Mode::Panes)?;
+        let copies = self.rewrite(query, &names, Mode::Copies)?;
+        self.views.insert(name.to_string(), ViewQueries { panes, copies });
         Ok(())
     }
 
@@ -122,26 +131,39 @@ impl Planner {
 
     /// Lowers a query to a streaming graph, or says what of it cannot be made incremental.
     pub async fn lower(&self, query: &ast::Query, options: &LowerOptions) -> Result<Lowered> {
-        let names: Vec<String> = self.sources.keys().cloned().collect();
         let at = place(query);
-        let (query, window_at) = self.rewrite(query.clone(), &names)?;
-        refuse::check(&query)?;
-        let grouping_at = refuse::grouping_place(&query);
         let state = with_parallelism(self.streaming.state(), options.parallelism);
         let single = with_parallelism(self.streaming.state(), 1);
-        let plan = logical(&state, query, at).await?;
+        let mut planned = self.analysed(&state, query, Mode::Panes).await?;
+        if planned.found.overlapping && shape::aggregates(&planned.plan, at)?.is_empty() {
+            // Without an aggregate there is nothing to share: each row is put out once a window.
+            planned = self.analysed(&state, query, Mode::Copies).await?;
+        }
+        let Analysed { plan, grouping_at, found } = planned;
+        let sources = &self.sources;
+        let lowering =
+            Lowering { state: &state, single: &single, sources, options, at, grouping_at, window_at: found.first };
+        lowering.lower(&plan).await
+    }
+
+    /// A streaming query's logical plan, once everything that may not stand in it has been refused.
+    async fn analysed(&self, state: &SessionState, query: &ast::Query, mode: Mode) -> Result<Analysed> {
+        let names: Vec<String> = self.sources.keys().cloned().collect();
+        let at = place(query);
+        let (query, found) = self.rewrite(query.clone(), &names, mode)?;
+        refuse::check(&query)?;
+        let grouping_at = refuse::grouping_place(&query);
+        let plan = logical(state, query, at).await?;
         // Before constants are folded: now() would be one.
         shape::check_expressions(&plan, at)?;
-        let plan = analysed(&state, plan).map_err(|e| planning_error(&e, at))?;
-        let sources = &self.sources;
-        let lowering = Lowering { state: &state, single: &single, sources, options, at, grouping_at, window_at };
-        lowering.lower(&plan).await
+        let plan = analysed(state, plan).map_err(|e| planning_error(&e, at))?;
+        Ok(Analysed { plan, grouping_at, found })
     }
 
     /// The query as an ordinary batch query over the tables.
     pub async fn batch(&self, query: &ast::Query) -> Result<DataFrame> {
         let at = place(query);
-        let (query, _) = self.rewrite(query.clone(), &self.tables)?;
+        let (query, _) = self.rewrite(query.clone(), &self.tables, Mode::Copies)?;
         let state = self.batch.state();
         let plan = logical(&state, query, at).await?;
         Ok(DataFrame::new(state, plan))
@@ -156,11 +178,26 @@ impl Planner {
         self.sources.keys().chain(&self.tables).cloned().collect()
     }
 
-    fn rewrite(&self, mut query: ast::Query, names: &[String]) -> Result<(ast::Query, Option<Place>)> {
-        let window_at = window_tables::rewrite(&mut query)?;
-        views::expand(&mut query, &self.views, names)?;
-        Ok((query, window_at))
+    fn rewrite(&self, mut query: ast::Query, names: &[String], mode: Mode) -> Result<(ast::Query, Found)> {
+        let mut found = window_tables::rewrite(&mut query, mode)?;
+        let views = self.views.iter().map(|(name, view)| {
+            let (query, _) = if mode == Mode::Panes { &view.panes } else { &view.copies };
+            (name.clone(), query.clone())
+        });
+        for name in views::expand(&mut query, &views.collect(), names)? {
+            let inner = self.views.get(&name).map_or(Found::default(), |view| view.panes.1);
+            found.first = found.first.or(inner.first);
+            found.overlapping |= inner.overlapping;
+        }
+        Ok((query, found))
     }
+}
+
+/// A streaming query, planned and analysed.
+struct Analysed {
+    plan: LogicalPlan,
+    grouping_at: Option<Place>,
+    found: Found,
 }
 
 fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {

@@ -1,10 +1,12 @@
-//! The shape of a plan: stateless all through, or one aggregate with stateless work below and above it.
+//! The shape of a plan: stateless all through, or aggregates one above the other with stateless work between them.
 //!
 //! ```text
-//! [Projection | Filter | SubqueryAlias]*             the finish, once a window is final
-//!   Aggregate                                        at most one
-//!     [Projection | Filter | SubqueryAlias | Union]*  the fragment
-//!       TableScan of a source
+//! [Projection | Filter | SubqueryAlias]*               the finish, once a window is final
+//!   Aggregate
+//!     [Projection | Filter | SubqueryAlias]*           between two stages
+//!       Aggregate                                      the lowest
+//!         [Projection | Filter | SubqueryAlias | Union]*  the fragment
+//!           TableScan of a source
 //! ```
 //!
 //! Everything else is refused: which node, why, and what to write instead.
@@ -19,8 +21,9 @@ pub(crate) fn check_expressions(plan: &LogicalPlan, at: Option<Place>) -> Result
     plan.inputs().into_iter().try_for_each(|input| check_expressions(input, at))
 }
 
-/// The aggregate of a plan, `None` if it is stateless; an error if the plan has another shape.
-pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<&Aggregate>> {
+/// The aggregates of a plan from the highest down, none if it is stateless; an error if the plan has another shape.
+pub(crate) fn aggregates(plan: &LogicalPlan, at: Option<Place>) -> Result<Vec<&Aggregate>> {
+    let mut found = vec![];
     let mut node = plan;
     loop {
         node = match node {
@@ -28,12 +31,12 @@ pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<
             LogicalPlan::Filter(f) => &f.input,
             LogicalPlan::SubqueryAlias(a) => &a.input,
             LogicalPlan::Aggregate(aggregate) => {
-                stateless(&aggregate.input, true, at)?;
-                return Ok(Some(aggregate));
+                found.push(aggregate);
+                &aggregate.input
             }
             other => {
-                stateless(other, false, at)?;
-                return Ok(None);
+                stateless(other, at)?;
+                return Ok(found);
             }
         };
     }
@@ -47,26 +50,20 @@ pub(crate) fn scans(plan: &LogicalPlan) -> Vec<&LogicalPlan> {
     }
 }
 
-fn stateless(plan: &LogicalPlan, below_aggregate: bool, at: Option<Place>) -> Result<()> {
+fn stateless(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
     match plan {
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Union(_)
-        | LogicalPlan::TableScan(_) => {
-            plan.inputs().into_iter().try_for_each(|input| stateless(input, below_aggregate, at))
-        }
-        other => Err(Error::sql_at(reason(other, below_aggregate), at)),
+        | LogicalPlan::TableScan(_) => plan.inputs().into_iter().try_for_each(|input| stateless(input, at)),
+        other => Err(Error::sql_at(reason(other), at)),
     }
 }
 
 /// Why a node cannot be made incremental.
-fn reason(node: &LogicalPlan, below_aggregate: bool) -> String {
+fn reason(node: &LogicalPlan) -> String {
     let (name, why) = match node {
-        LogicalPlan::Aggregate(_) if below_aggregate => (
-            "Aggregate over Aggregate",
-            "not supported yet; make the inner one a materialized view, and read its table as a source",
-        ),
         LogicalPlan::Aggregate(_) => (
             "Aggregate below Union",
             "not supported yet; put the UNION ALL into FROM and aggregate once, or write one view a branch",

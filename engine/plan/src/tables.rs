@@ -118,11 +118,12 @@ impl TableProvider for WindowsProvider {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(crate::finish::WindowsExec::try_new(&self.schema, projection)?))
+        let partitions = state.config().target_partitions();
+        Ok(Arc::new(crate::finish::WindowsExec::try_new(&self.schema, projection, partitions)?))
     }
 }

@@ -4,69 +4,14 @@
 //! stands for a half-open interval; so a group of theirs is final once the watermark has passed the interval's end.
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
-use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
 use watershed_core::EventTime;
 use watershed_core::time::Span;
-use watershed_operators::WindowEnd;
+use watershed_operators::WindowForm;
 
+use crate::sql::window_functions::edge;
 use crate::sql::window_tables::fixed_span;
-
-/// A family of windows that follow each other without gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WindowForm {
-    /// One starts at `origin`.
-    Fixed { width: Span, origin: EventTime },
-    /// Calendar months in UTC; a year begins with one.
-    Months(u32),
-}
-
-impl WindowForm {
-    /// The start of the window that holds a time.
-    pub(crate) fn start(self, time: EventTime) -> EventTime {
-        match (self, time) {
-            (_, EventTime::MIN | EventTime::MAX) => time,
-            (WindowForm::Fixed { width, origin }, EventTime(t)) => {
-                let into = (i128::from(t) - i128::from(origin.0)).rem_euclid(i128::from(width.0));
-                EventTime(i64::try_from(i128::from(t) - into).unwrap_or(i64::MIN))
-            }
-            (WindowForm::Months(n), EventTime(t)) => {
-                let n = i64::from(n);
-                let start = DateTime::from_timestamp_micros(t).and_then(|date| {
-                    let month = i64::from(date.year()) * 12 + i64::from(date.month0());
-                    let first = month - month.rem_euclid(n);
-                    let year = i32::try_from(first.div_euclid(12)).ok()?;
-                    let month0 = u32::try_from(first.rem_euclid(12)).ok()?;
-                    NaiveDate::from_ymd_opt(year, month0 + 1, 1)?.and_hms_opt(0, 0, 0)
-                });
-                start.map_or(EventTime::MIN, |date| EventTime(date.and_utc().timestamp_micros()))
-            }
-        }
-    }
-
-    pub(crate) fn end(self) -> WindowEnd {
-        match self {
-            WindowForm::Fixed { width, .. } => WindowEnd::Fixed(width),
-            WindowForm::Months(n) => WindowEnd::Months(n),
-        }
-    }
-
-    /// The start of the first window that begins at or after a time.
-    pub(crate) fn first_from(self, time: EventTime) -> EventTime {
-        let start = self.start(time);
-        if start == time { start } else { self.end().of(start) }
-    }
-
-    /// The windows' width as an interval literal.
-    pub(crate) fn interval(self) -> ScalarValue {
-        let (months, nanoseconds) = match self {
-            WindowForm::Fixed { width, .. } => (0, width.0.saturating_mul(1_000)),
-            WindowForm::Months(n) => (i32::try_from(n).unwrap_or(i32::MAX), 0),
-        };
-        ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days: 0, nanoseconds }))
-    }
-}
 
 /// What an expression is, seen as a window.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +41,16 @@ pub(crate) fn meaning(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>
             ("date_bin", [width, time]) => date_bin(width, time, None, type_of),
             ("date_bin", [width, time, origin]) => date_bin(width, time, Some(origin), type_of),
             ("date_trunc", [unit, time]) => date_trunc(unit, time, type_of),
-            _ => Meaning::Other,
+            _ => match edge(expr) {
+                Some((form, is_start, time)) => match (time_column(time, type_of), is_start) {
+                    (Some(column), true) => Meaning::Start(form, column),
+                    (Some(column), false) => Meaning::End(form, column),
+                    (None, _) => {
+                        Meaning::Not("a window table function's time is not a column of its table".to_string())
+                    }
+                },
+                None => Meaning::Other,
+            },
         },
         _ => Meaning::Other,
     }
@@ -217,6 +171,8 @@ fn same_length(interval: IntervalMonthDayNano, form: WindowForm) -> bool {
             let rest = interval.days == 0 && interval.nanoseconds == 0;
             rest && u32::try_from(interval.months) == Ok(n)
         }
+        // Their ends are marks.
+        WindowForm::Hop { .. } | WindowForm::Cumulate { .. } => false,
     }
 }
 
@@ -237,28 +193,7 @@ mod tests {
     use datafusion::functions::datetime::expr_fn::date_trunc;
     use datafusion::logical_expr::{col, lit};
 
-    use super::{Column, DataType, DateTime, EventTime, Meaning, Span, TimeUnit, WindowForm, meaning};
-
-    fn at(text: &str) -> EventTime {
-        EventTime(DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros())
-    }
-
-    #[test]
-    fn fixed_windows_start_at_their_origin() {
-        let week = WindowForm::Fixed { width: Span(7 * Span::DAY.0), origin: EventTime(4 * Span::DAY.0) };
-        assert_eq!(week.start(at("2024-05-12T23:59:59Z")), at("2024-05-06T00:00:00Z"));
-        assert_eq!(week.start(at("2024-05-13T00:00:00Z")), at("2024-05-13T00:00:00Z"));
-        let hour = WindowForm::Fixed { width: Span::HOUR, origin: EventTime(0) };
-        assert_eq!(hour.start(EventTime(-1)), EventTime(-Span::HOUR.0));
-        assert_eq!(hour.start(EventTime(i64::MIN + 1)), EventTime(i64::MIN));
-    }
-
-    #[test]
-    fn calendar_windows_start_with_the_year() {
-        assert_eq!(WindowForm::Months(1).start(at("2024-02-29T12:00:00Z")), at("2024-02-01T00:00:00Z"));
-        assert_eq!(WindowForm::Months(3).start(at("2024-06-30T23:59:59Z")), at("2024-04-01T00:00:00Z"));
-        assert_eq!(WindowForm::Months(12).start(at("1969-06-30T00:00:00Z")), at("1969-01-01T00:00:00Z"));
-    }
+    use super::{Column, DataType, EventTime, Meaning, Span, TimeUnit, WindowForm, meaning};
 
     #[test]
     fn time_zones_other_than_utc_have_no_truncated_windows() {
@@ -277,12 +212,5 @@ mod tests {
         assert_eq!(meaning(&(bin() + width()), &zoned("UTC")), end);
         let other = lit(WindowForm::Months(1).interval());
         assert_eq!(meaning(&(bin() + other), &zoned("UTC")), Meaning::Other);
-    }
-
-    #[test]
-    fn a_view_begins_with_the_first_whole_window() {
-        let form = WindowForm::Months(1);
-        assert_eq!(form.first_from(at("2024-02-01T00:00:00Z")), at("2024-02-01T00:00:00Z"));
-        assert_eq!(form.first_from(at("2024-02-01T00:00:01Z")), at("2024-03-01T00:00:00Z"));
     }
 }

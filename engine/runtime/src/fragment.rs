@@ -33,7 +33,7 @@ pub(crate) struct Running {
     /// One for each shard.
     pub(crate) streams: Vec<SendableRecordBatchStream>,
     pub(crate) rejects: Arc<Collector>,
-    plan: Arc<dyn ExecutionPlan>,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
 }
 
 impl Running {
@@ -47,11 +47,7 @@ impl Running {
         if partitions != graph.parallelism {
             return Err(Error::bug(format!("a fragment has {partitions} partitions, not {}", graph.parallelism)));
         }
-        let streams = (0..partitions).map(|p| {
-            let stream = plan.execute(p, Arc::clone(tasks)).map_err(in_engine)?;
-            Ok(spawn_buffered(stream, BUFFER))
-        });
-        Ok(Running { streams: streams.collect::<Result<_>>()?, step, rejects, plan })
+        Ok(Running { streams: streams(&plan, tasks)?, step, rejects, plan })
     }
 
     /// Rows that the scans let through, and bytes they fetched; asked once the streams have ended.
@@ -65,15 +61,24 @@ impl Running {
         };
         plan.children().into_iter().map(Running::scanned).fold(own, |a, b| (a.0 + b.0, a.1 + b.1))
     }
+}
 
-    pub(crate) fn plan(&self) -> Arc<dyn ExecutionPlan> {
-        Arc::clone(&self.plan)
-    }
+/// Runs every output partition of a plan in a task of its own.
+pub(crate) fn streams(
+    plan: &Arc<dyn ExecutionPlan>,
+    tasks: &Arc<TaskContext>,
+) -> Result<Vec<SendableRecordBatchStream>> {
+    let partitions = 0..plan.output_partitioning().partition_count();
+    let streams = partitions.map(|p| {
+        let stream = plan.execute(p, Arc::clone(tasks)).map_err(in_engine)?;
+        Ok(spawn_buffered(stream, BUFFER))
+    });
+    streams.collect()
 }
 
 fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> ScanInput {
     let files = &step.reads[input];
-    let inspect = (graph.stage.is_some() && step.suspect[input]).then(|| Inspect {
+    let inspect = (!graph.stages.is_empty() && step.suspect[input]).then(|| Inspect {
         watermark: step.before,
         ahead: step.ahead,
         rejects: Arc::clone(rejects) as _,

@@ -4,6 +4,7 @@
 //! behind the seams of `core`; whoever assembles a job (the `watershed` crate) knows both sides.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -64,18 +65,20 @@ pub struct Graph {
     pub fragment: Arc<dyn Fragment>,
     /// For each hole of the fragment, the index of the input that fills it.
     pub holes: Vec<usize>,
-    /// `None`: stateless, the fragment's rows are the result.
-    pub stage: Option<Stage>,
-    /// Output partitions of the fragment, and shards.
+    /// From the lowest up; each takes what the one before it emits. None: stateless, the fragment's rows are the result.
+    pub stages: Vec<Stage>,
+    /// Output partitions of the fragment, and shards of each stage.
     pub parallelism: usize,
 }
 
-/// A stateful stage: the fragment's output partition `i` goes to the operator's shard `i`.
+/// A stateful stage: output partition `i` of what is below it goes to the operator's shard `i`.
 pub struct Stage {
     pub operator: Arc<dyn Fn(usize) -> Box<dyn Operator> + Send + Sync>,
+    /// What is done with the rows that it emits. Of the last stage, a shard by itself; of others over all shards, with rows
+    /// hashed to the shards of the next.
     pub finish: Arc<dyn Finish>,
-    /// The columns of state chunks by which the fragment hashes rows to shards.
-    pub keys: usize,
+    /// The columns of state chunks by which rows are hashed to shards; none: one shard has them all.
+    pub hashed: Range<usize>,
 }
 
 /// A plan made once per job, with a hole for each source.
@@ -84,10 +87,11 @@ pub trait Fragment: Send + Sync {
     fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>>;
 }
 
-/// A plan made once per job, over what the operator emits: filters on aggregates, expressions, the result's columns.
+/// A plan made once per job, over what an operator emits: filters on aggregates, expressions, the result's columns; or
+/// partial aggregation for the next stage.
 pub trait Finish: Send + Sync {
-    /// Fills the hole; the plan has one output partition and runs once.
-    fn bind(&self, rows: Vec<RecordBatch>) -> Result<Arc<dyn ExecutionPlan>>;
+    /// Fills the hole with the rows of some shards. The plan has as many output partitions and runs once.
+    fn bind(&self, rows: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn ExecutionPlan>>;
 }
 
 /// The world a job runs in.

@@ -8,12 +8,13 @@
 //! result table's own commit recorded; what a table already has is then discarded.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, lit};
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use serde_json::Value;
@@ -165,39 +166,48 @@ fn recorded(info: &BTreeMap<String, Value>, location: &str, rebuild: &str) -> Re
     Ok(Replay { positions, watermark: EventTime(watermark), discard: vec![] })
 }
 
-/// Gives the manifest's state back to the shards; returns where each chunk lies that is kept by reference.
+/// Where a chunk is kept by reference: stage, shard, and its name there.
+pub(crate) type Held = HashMap<(usize, usize, ChunkId), ChunkRef>;
+
+/// Gives the manifest's state back to the shards of all stages; returns where each chunk lies that is kept by reference.
 pub(crate) async fn restore(
     manifest: &Manifest,
-    stage: &Stage,
-    operators: &mut [Box<dyn Operator>],
+    stages: &[Stage],
+    operators: &mut [Vec<Box<dyn Operator>>],
     checkpoints: &Checkpoints,
-) -> Result<HashMap<(usize, ChunkId), ChunkRef>> {
+) -> Result<Held> {
     let mut held = HashMap::new();
     let mut files: BTreeMap<&str, Vec<&ChunkRef>> = BTreeMap::new();
     for chunk in &manifest.state {
         files.entry(&chunk.file).or_default().push(chunk);
     }
-    let mut next = vec![0u64; operators.len()];
+    let mut next = BTreeMap::new();
     for (file, chunks) in files {
         let batches = checkpoints.read_state(file).await?;
         for chunk in chunks {
             let missing = || Error::stopped(format!("state file {file} has no batch {}", chunk.batch));
             let states = batches.get(chunk.batch).cloned().ok_or_else(missing)?;
-            if operators.first().is_some_and(|o| !same_types(&o.state_schema(), &states.schema())) {
-                return Err(Error::stopped(format!(
-                    "job {}: state file {file} holds columns of other types than the query has now: a source's columns \
-                     changed; build the view anew with CREATE OR REPLACE",
+            let of_stage = stages.get(chunk.stage).zip(operators.get_mut(chunk.stage));
+            let changed = |what: &str| {
+                Error::stopped(format!(
+                    "job {}: state file {file} holds {what}; build the view anew with CREATE OR REPLACE",
                     manifest.job
-                )));
+                ))
+            };
+            let (stage, operators) =
+                of_stage.ok_or_else(|| changed("state of an aggregate that the query does not have"))?;
+            if operators.first().is_some_and(|o| !same_types(&o.state_schema(), &states.schema())) {
+                return Err(changed("columns of other types than the query has now: a source's columns changed"));
             }
             // By reference only where the rows hash to the shard that froze them: with as many shards, and the same hash.
             let rows = states.num_rows();
-            for (shard, part) in reshard(states, stage.keys, operators.len())? {
+            for (shard, part) in reshard(states, &stage.hashed, operators.len())? {
                 if part.num_rows() == rows && shard == chunk.shard {
-                    let id = ChunkId(next[shard]);
-                    next[shard] += 1;
+                    let next: &mut u64 = next.entry((chunk.stage, shard)).or_default();
+                    let id = ChunkId(*next);
+                    *next += 1;
                     operators[shard].restore(Some(id), part)?;
-                    held.insert((shard, id), chunk.clone());
+                    held.insert((chunk.stage, shard, id), chunk.clone());
                 } else {
                     operators[shard].restore(None, part)?;
                 }
@@ -213,10 +223,13 @@ fn same_types(a: &Schema, b: &Schema) -> bool {
 }
 
 /// Hashes the rows of a chunk to shards exactly as the fragment's repartitioning does.
-fn reshard(states: RecordBatch, keys: usize, shards: usize) -> Result<Vec<(usize, RecordBatch)>> {
+fn reshard(states: RecordBatch, hashed: &Range<usize>, shards: usize) -> Result<Vec<(usize, RecordBatch)>> {
     let schema = states.schema();
-    let keys = schema.fields().iter().take(keys).enumerate();
-    let keys = keys.map(|(i, f)| Arc::new(Column::new(f.name(), i)) as Arc<dyn PhysicalExpr>).collect();
+    let key = |i: usize| Arc::new(Column::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>;
+    let mut keys: Vec<_> = hashed.clone().map(key).collect();
+    if keys.is_empty() {
+        keys.push(lit(0i64));
+    }
     let mut partitioner = BatchPartitioner::new_hash_partitioner(keys, shards, Time::new()).map_err(in_engine)?;
     let mut parts = vec![];
     let collect = |shard, part: RecordBatch| {

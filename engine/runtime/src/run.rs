@@ -6,24 +6,25 @@
 //!
 //! **Invariant:** manifest N+1 is created only after every sink has epoch N, and a commit of N begins only after manifest N.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::execution::SendableRecordBatchStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, FORMAT, Manifest, Position, SinkEpoch};
-use watershed_core::operator::{ChunkId, Operator, StateSize};
+use watershed_core::operator::{Operator, StateSize};
 use watershed_core::sink::{EpochWriter, PreparedCommit};
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
-use crate::fragment::Running;
-use crate::job::{Context, Job};
+use crate::fragment::{self, Running};
+use crate::job::{Context, Job, Stage};
 use crate::progress::{ProgressUpdate, Summary};
-use crate::recover::{self, Replay};
+use crate::recover::{self, Held, Replay};
 use crate::rejects::Kept;
-use crate::shard::{Report, Shard};
+use crate::shard::{Advance, Report, Shard};
 use crate::sources::{Sources, Step};
 
 /// The shortest epoch, and the part of the run so far that an epoch may last: early in a run epochs follow closely, later
@@ -62,13 +63,11 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         start.replay.as_ref(),
     )
     .await?;
-    let mut operators: Vec<_> = match &job.graph.stage {
-        Some(stage) => (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect(),
-        None => vec![],
-    };
-    let held = match (manifest, &job.graph.stage) {
-        (Some(manifest), Some(stage)) => recover::restore(manifest, stage, &mut operators, &checkpoints).await?,
-        _ => HashMap::new(),
+    let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();
+    let mut operators: Vec<Vec<Box<dyn Operator>>> = job.graph.stages.iter().map(shards_of).collect();
+    let held = match manifest {
+        Some(manifest) => recover::restore(manifest, &job.graph.stages, &mut operators, &checkpoints).await?,
+        None => Held::new(),
     };
     let runner = Runner {
         shards: shards(&job, operators, context),
@@ -97,12 +96,16 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
     runner.drive(sources).await
 }
 
-fn shards(job: &Job, operators: Vec<Box<dyn Operator>>, context: &Context) -> Vec<Shard> {
-    let mut operators = operators.into_iter();
-    let stateful = |o: Box<dyn Operator>| job.graph.stage.as_ref().map(|s| (o, Arc::clone(&s.finish)));
-    let shard =
-        |index| Shard { index, stateful: operators.next().and_then(stateful), tasks: Arc::clone(&context.tasks) };
-    (0..job.graph.parallelism).map(shard).collect()
+/// Shards, given the operators of each stage by shard.
+fn shards(job: &Job, operators: Vec<Vec<Box<dyn Operator>>>, context: &Context) -> Vec<Shard> {
+    let shard = |index| Shard { index, stages: vec![], tasks: Arc::clone(&context.tasks) };
+    let mut shards: Vec<Shard> = (0..job.graph.parallelism).map(shard).collect();
+    for (stage, operators) in job.graph.stages.iter().zip(operators) {
+        for (shard, operator) in shards.iter_mut().zip(operators) {
+            shard.stages.push((operator, Arc::clone(&stage.finish)));
+        }
+    }
+    shards
 }
 
 struct Runner {
@@ -125,7 +128,7 @@ struct Runner {
     state: Vec<ChunkRef>,
     /// How many shards froze them: a claim passes on the state of a run that may have had another number.
     state_shards: usize,
-    held: HashMap<(usize, ChunkId), ChunkRef>,
+    held: Held,
     replay: Option<Replay>,
     committing: Option<JoinHandle<Result<()>>>,
     steps_in_epoch: u64,
@@ -135,6 +138,9 @@ struct Runner {
     bytes_done: u64,
     bytes_total: u64,
 }
+
+/// A stage of a step, under way in every shard.
+type Work = Vec<JoinHandle<Result<(Shard, Report)>>>;
 
 /// The files of the epoch in hand.
 struct Writers {
@@ -170,12 +176,13 @@ impl Runner {
             }
             claimed = true;
             self.throttle().await;
-            let (step, plan, rejects) = (current.step.clone(), current.plan(), Arc::clone(&current.rejects));
-            let work = self.dispatch(current);
+            let Running { step, streams, rejects, plan } = current;
+            let advance = Advance { before: step.before, watermark: step.watermark };
+            let work = self.dispatch(0, streams, advance);
             if !self.context.stop.requested() {
                 ahead = self.read_ahead(&mut sources).await?;
             }
-            self.gather(work, &step).await?;
+            self.stages(work, advance).await?;
             let (rows, bytes) = Running::scanned(&plan);
             self.run.rows += rows;
             self.run.bytes += bytes;
@@ -216,23 +223,33 @@ impl Runner {
         Ok(())
     }
 
-    fn dispatch(&mut self, running: Running) -> Vec<JoinHandle<Result<(Shard, Report)>>> {
-        let watermark = running.step.watermark;
-        let pairs = self.shards.drain(..).zip(running.streams);
+    /// Starts a stage of a step in every shard.
+    fn dispatch(&mut self, stage: usize, streams: Vec<SendableRecordBatchStream>, advance: Advance) -> Work {
+        let pairs = self.shards.drain(..).zip(streams);
         let writer = &self.writers.main;
-        pairs.map(|(shard, rows)| tokio::spawn(shard.step(rows, watermark, Arc::clone(writer)))).collect()
+        pairs.map(|(shard, rows)| tokio::spawn(shard.step(stage, rows, advance, Arc::clone(writer)))).collect()
     }
 
-    async fn gather(&mut self, work: Vec<JoinHandle<Result<(Shard, Report)>>>, step: &Step) -> Result<()> {
+    /// Brings a step, whose first stage is under way, through all stages.
+    async fn stages(&mut self, mut work: Work, advance: Advance) -> Result<()> {
         let mut last_end = None;
-        for shard in work {
-            let (shard, report) = joined(shard.await)??;
-            self.shards.push(shard);
-            self.run.written += report.written;
-            last_end = last_end.max(report.last_end);
+        for stage in 0.. {
+            let mut emitted = vec![];
+            for shard in work {
+                let (shard, report) = joined(shard.await)??;
+                self.shards.push(shard);
+                self.run.written += report.written;
+                last_end = last_end.max(report.last_end);
+                emitted.push(report.emitted);
+            }
+            if stage + 1 >= self.job.graph.stages.len() {
+                break;
+            }
+            let between = self.job.graph.stages[stage].finish.bind(emitted)?;
+            work = self.dispatch(stage + 1, fragment::streams(&between, &self.context.tasks)?, advance);
         }
         // "The end" is no time: what is recorded is the end of the last window that it closed.
-        self.watermark = match step.watermark {
+        self.watermark = match advance.watermark {
             EventTime::MAX => self.watermark.max(last_end.unwrap_or(self.watermark)),
             w => w,
         };
@@ -296,27 +313,28 @@ impl Runner {
 
     /// Takes a snapshot of every shard and writes what is fresh.
     async fn freeze(&mut self) -> Result<()> {
-        let (mut state, mut held) = (vec![], HashMap::new());
+        let (mut state, mut held) = (vec![], Held::new());
         for shard in &mut self.shards {
-            let Some((operator, _)) = &mut shard.stateful else { continue };
-            let snapshot = operator.checkpoint()?;
-            for id in snapshot.kept {
-                let chunk = self.held.get(&(shard.index, id)).cloned();
-                let chunk =
-                    chunk.ok_or_else(|| Error::bug(format!("chunk {id:?} of shard {} is nowhere", shard.index)))?;
-                state.push(chunk.clone());
-                held.insert((shard.index, id), chunk);
-            }
-            if snapshot.fresh.is_empty() {
-                continue;
-            }
-            let file = format!("{:020}-{}-{}.arrow", self.epoch + 1, self.attempt, shard.index);
-            let (ids, chunks): (Vec<_>, Vec<_>) = snapshot.fresh.into_iter().unzip();
-            self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
-            for (batch, id) in ids.into_iter().enumerate() {
-                let chunk = ChunkRef { file: file.clone(), batch, shard: shard.index };
-                state.push(chunk.clone());
-                held.insert((shard.index, id), chunk);
+            let index = shard.index;
+            for (stage, (operator, _)) in shard.stages.iter_mut().enumerate() {
+                let snapshot = operator.checkpoint()?;
+                for id in snapshot.kept {
+                    let chunk = self.held.get(&(stage, index, id)).cloned();
+                    let chunk = chunk.ok_or_else(|| Error::bug(format!("chunk {id:?} of shard {index} is nowhere")))?;
+                    state.push(chunk.clone());
+                    held.insert((stage, index, id), chunk);
+                }
+                if snapshot.fresh.is_empty() {
+                    continue;
+                }
+                let file = format!("{:020}-{}-{stage}-{index}.arrow", self.epoch + 1, self.attempt);
+                let (ids, chunks): (Vec<_>, Vec<_>) = snapshot.fresh.into_iter().unzip();
+                self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
+                for (batch, id) in ids.into_iter().enumerate() {
+                    let chunk = ChunkRef { file: file.clone(), batch, shard: index, stage };
+                    state.push(chunk.clone());
+                    held.insert((stage, index, id), chunk);
+                }
             }
         }
         (self.state, self.held) = (state, held);
@@ -394,7 +412,7 @@ impl Runner {
     fn tell(&self) {
         let mut state = StateSize::default();
         for shard in &self.shards {
-            if let Some((operator, _)) = &shard.stateful {
+            for (operator, _) in &shard.stages {
                 let size = operator.size();
                 state.windows = state.windows.max(size.windows);
                 state.groups += size.groups;

@@ -7,6 +7,7 @@ use arrow::datatypes::Schema;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_plan::collect;
 use watershed_core::scan::Rejects;
+use watershed_core::time::Span;
 
 use super::*;
 
@@ -31,6 +32,8 @@ fn scan_batch(times: ArrayRef) -> RecordBatch {
     .unwrap()
 }
 
+const TWENTIES: WindowForm = WindowForm::Fixed { width: Span(20), origin: EventTime(0) };
+
 /// Runs one batch through a gate whose watermark is 50, with windows of 20 from 0, and which takes no time beyond 90.
 async fn run(times: ArrayRef, limits: impl Fn(&mut GateLimits)) -> (Vec<i64>, Vec<(Reason, RecordBatch)>) {
     let batch = scan_batch(times);
@@ -49,7 +52,7 @@ async fn run(times: ArrayRef, limits: impl Fn(&mut GateLimits)) -> (Vec<i64>, Ve
     let kept = Arc::new(Kept::default());
     let rejects: Arc<dyn Rejects> = Arc::clone(&kept) as _;
     let inspect = Inspect { watermark: EventTime(50), ahead: EventTime(90), rejects };
-    let mut gate_limits = GateLimits { inspect, late_before: Some(EventTime(40)), from: None };
+    let mut gate_limits = GateLimits { inspect, windows: Some(TWENTIES), from: None };
     limits(&mut gate_limits);
     let input = MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None).unwrap();
     let gate = GateExec::try_new(input, Arc::new(columns), gate_limits).unwrap();
@@ -72,7 +75,9 @@ async fn rows_pass_or_are_listed_with_their_reason() {
     assert_eq!(passed, vec![1, 3]);
     let listed: Vec<_> = rejected.iter().map(|(reason, rows)| (*reason, rows.num_rows())).collect();
     assert_eq!(listed, vec![(Reason::NoTime, 1), (Reason::Ahead, 1), (Reason::Late, 2)]);
-    let printed = arrow::util::pretty::pretty_format_batches(&[rejected[2].1.clone()]).unwrap().to_string();
+    let shown: Vec<usize> = (0..rejected[2].1.num_columns()).filter(|i| ![6, 7].contains(i)).collect();
+    let late = rejected[2].1.project(&shown).unwrap();
+    let printed = arrow::util::pretty::pretty_format_batches(&[late]).unwrap().to_string();
     let expected = "\
 +---------+-----------+------+-----------------------------+-----------------------------+---------+-------+---+
 | _source | _file     | _row | _event_time                 | _watermark                  | _reason | other | v |
@@ -85,7 +90,7 @@ async fn rows_pass_or_are_listed_with_their_reason() {
 
 #[tokio::test]
 async fn a_stateless_job_has_no_late_rows() {
-    let (passed, rejected) = run(times(), |limits| limits.late_before = None).await;
+    let (passed, rejected) = run(times(), |limits| limits.windows = None).await;
     assert_eq!(passed, vec![0, 1, 3, 5]);
     assert_eq!(rejected.len(), 2);
 }
@@ -118,4 +123,21 @@ async fn nothing_passes_when_all_is_late() {
 async fn before_the_first_watermark_none_is_written() {
     let (_, rejected) = run(times(), |limits| limits.inspect.watermark = EventTime::MIN).await;
     assert_eq!(rejected[0].1.column(4).null_count(), 1);
+}
+
+fn times_of(batch: &RecordBatch, column: usize) -> Vec<Option<i64>> {
+    batch.column(column).as_primitive::<TimestampMicrosecondType>().iter().collect()
+}
+
+/// Of windows of 60, one every 20, and a watermark of 50: a row at 39 has missed [-40, 20) and [-20, 40) and is used in [0, 60).
+#[tokio::test]
+async fn a_row_that_missed_some_of_its_windows_is_listed_and_passes() {
+    let hop = WindowForm::Hop { slide: Span(20), size: Span(60), origin: EventTime(0) };
+    let (passed, rejected) = run(times(), |limits| limits.windows = Some(hop)).await;
+    assert_eq!(passed, vec![0, 1, 3]);
+    let late = &rejected[2].1;
+    assert_eq!(times_of(late, 3), [Some(39), Some(-1)]);
+    assert_eq!(times_of(late, 6), [Some(-20), Some(-60)], "from the start of the first window missed");
+    assert_eq!(times_of(late, 7), [Some(40), Some(40)], "to the end of the last");
+    assert!(times_of(&rejected[0].1, 6).iter().all(Option::is_none), "a bad row has no windows");
 }

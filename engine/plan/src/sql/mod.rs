@@ -7,6 +7,7 @@
 //! * [`place`]: line and column.
 //! * [`views`]: plain views are expanded where they are named.
 //! * [`window_tables`]: `TUMBLE(t, ts, size)` becomes an ordinary subquery.
+//! * [`window_functions`]: what window table functions become.
 //! * [`refuse`]: what the syntax alone shows cannot be made incremental, with its place.
 
 pub(crate) mod variables;
@@ -22,5 +23,7 @@ pub(crate) mod place;
 pub(crate) mod views;
 
 pub(crate) mod window_tables;
+
+pub(crate) mod window_functions;
 
 pub(crate) mod refuse;

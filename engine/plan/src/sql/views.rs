@@ -11,11 +11,12 @@ use watershed_core::error::{Error, Result};
 use super::parse::normal;
 use super::place::place;
 
-/// Replaces every view by its query; `known` are the names of sources or tables.
-pub(crate) fn expand(query: &mut Query, views: &BTreeMap<String, Query>, known: &[String]) -> Result<()> {
-    match query.visit(&mut Expand { views, known, scopes: vec![] }) {
+/// Replaces every view by its query, and returns the names of those that were; `known` are the names of sources or tables.
+pub(crate) fn expand(query: &mut Query, views: &BTreeMap<String, Query>, known: &[String]) -> Result<Vec<String>> {
+    let mut expand = Expand { views, known, scopes: vec![], used: vec![] };
+    match query.visit(&mut expand) {
         ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => Ok(expand.used),
     }
 }
 
@@ -24,6 +25,7 @@ struct Expand<'a> {
     known: &'a [String],
     /// Names that the WITH clauses around the current query define.
     scopes: Vec<Vec<String>>,
+    used: Vec<String>,
 }
 
 impl VisitorMut for Expand<'_> {
@@ -55,6 +57,7 @@ impl VisitorMut for Expand<'_> {
             return ControlFlow::Continue(());
         }
         if let Some(view) = self.views.get(&wanted) {
+            self.used.push(wanted);
             let alias = alias.take().or_else(|| Some(named(ident)));
             let subquery = Box::new(view.clone());
             *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };

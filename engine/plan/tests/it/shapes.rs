@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
-use watershed_core::time::Span;
-use watershed_operators::WindowEnd;
+use watershed_core::time::{EventTime, Span};
+use watershed_operators::{WindowEnd, Windows};
 use watershed_plan::Lowered;
 
 use super::fixture::{Fixture, fixture, lines, rows};
@@ -146,13 +146,17 @@ async fn good_queries_are_lowered() {
         assert_eq!(names(&lowered.output), case.output, "{}", case.sql);
         assert_eq!(lowered.key.join(" "), case.key, "{}", case.sql);
         assert_eq!(lowered.window_start.as_deref(), case.window_start, "{}", case.sql);
-        assert_eq!(lowered.window.as_ref().map(|w| w.spec.end), case.end, "{}", case.sql);
+        let ends = lowered.stages.iter().map(|stage| match stage.spec.windows {
+            Windows::Single(end) => end,
+            Windows::Paned(form) => form.end(),
+        });
+        assert_eq!(ends.last(), case.end, "{}", case.sql);
         assert_eq!(lowered.fragment.partitions(), 2, "{}", case.sql);
 
         let bound = lowered.fragment.bind(&f.everything(&lowered)).unwrap();
         assert_eq!(bound.schema(), lowered.fragment.schema());
         let collected = f.run(bound).await;
-        match &lowered.window {
+        match lowered.stages.first() {
             None => assert_eq!(lowered.fragment.schema(), lowered.output, "{}", case.sql),
             Some(stage) => {
                 let spec = &stage.spec;
@@ -163,7 +167,7 @@ async fn good_queries_are_lowered() {
                 assert_eq!(spec.group_fields[0].data_type(), &time, "{}", case.sql);
                 let states: usize = spec.aggregates.iter().map(|a| a.state_fields().unwrap().len()).sum();
                 assert_eq!(spec.partial.fields().len(), groups.len() + states, "{}", case.sql);
-                assert_eq!(spec.output.fields().len(), groups.len() + spec.aggregates.len(), "{}", case.sql);
+                assert_eq!(spec.output.fields().len(), groups.len() + 1 + spec.aggregates.len(), "{}", case.sql);
                 assert!(rows(&collected) > 0, "{}", case.sql);
                 assert_eq!(finished(&f, &lowered).await, f.batch(case.sql).await, "{}", case.sql);
             }
@@ -177,7 +181,7 @@ async fn good_queries_are_lowered() {
 
 /// The view's rows, the operator's part done by DataFusion's final aggregate over the fragment.
 async fn finished(f: &Fixture, lowered: &Lowered) -> Vec<String> {
-    let stage = lowered.window.as_ref().unwrap();
+    let stage = lowered.stages.first().unwrap();
     let states = lowered.fragment.bind(&f.everything(lowered)).unwrap();
     let groups = stage.spec.group_fields.iter().enumerate().map(|(i, field)| {
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), i));
@@ -189,10 +193,15 @@ async fn finished(f: &Fixture, lowered: &Lowered) -> Vec<String> {
     let merged =
         AggregateExec::try_new(AggregateMode::FinalPartitioned, groups, aggregates, filters, states, schema).unwrap();
     let output: Vec<RecordBatch> = f.run(Arc::new(merged)).await.into_iter().flatten().collect();
-    let output = output
-        .into_iter()
-        .map(|batch| RecordBatch::try_new(Arc::clone(&stage.spec.output), batch.columns().to_vec()).unwrap());
-    let plan = stage.finish.bind(output.collect()).unwrap();
+    let Windows::Single(end) = stage.spec.windows else { panic!("these windows do not overlap") };
+    let output = output.into_iter().map(|batch| {
+        let starts: &TimestampMicrosecondArray = batch.column(0).as_primitive();
+        let ends: TimestampMicrosecondArray = starts.unary(|start| end.of(EventTime(start)).0);
+        let mut columns = batch.columns().to_vec();
+        columns.insert(1, Arc::new(ends));
+        RecordBatch::try_new(Arc::clone(&stage.spec.output), columns).unwrap()
+    });
+    let plan = stage.finish.bind(vec![output.collect()]).unwrap();
     assert_eq!(plan.schema(), lowered.output);
     lines(&f.run(plan).await.into_iter().flatten().collect::<Vec<_>>())
 }

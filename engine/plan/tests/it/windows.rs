@@ -50,9 +50,9 @@ async fn the_finish_runs_having_and_projections_over_aggregates() {
                 GROUP BY window_end, origin, window_start HAVING sum(delay) > 5) WHERE origin <> 'bos'";
     let lowered = f.lower(sql).await.unwrap();
     assert_eq!(lowered.key, ["window_end"]);
-    let stage = lowered.window.unwrap();
+    let stage = lowered.stages.first().unwrap();
     let names: Vec<_> = stage.spec.output.fields().iter().map(|f| f.name().as_str()).collect();
-    assert_eq!(names[..2], ["window_start", "origin"]);
+    assert_eq!(names[..3], ["$start", "$end", "origin"]);
     assert_eq!(stage.spec.aggregates.len(), 2);
 
     // What the operator would emit: groups, then count and sum in the aggregate's order.
@@ -60,21 +60,22 @@ async fn the_finish_runs_having_and_projections_over_aggregates() {
     let (counts, sums) = (Int64Array::from(vec![1, 2, 3]), Int64Array::from(vec![4, 5, 6]));
     let aggregates: [ArrayRef; 2] =
         if count_first { [Arc::new(counts), Arc::new(sums)] } else { [Arc::new(sums), Arc::new(counts)] };
-    let hours = (0..3).map(|h| h * Span::HOUR.0);
+    let hours = |from: i64| (from..from + 3).map(|h| h * Span::HOUR.0);
     let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(TimestampMicrosecondArray::from_iter_values(hours)),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(hours(0))),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(hours(1))),
         Arc::new(StringArray::from(vec!["jfk", "sfo", "lax"])),
     ];
     columns.extend(aggregates);
     let batch = RecordBatch::try_new(Arc::clone(&stage.spec.output), columns).unwrap();
     // Twice: a finish is bound anew for each emission.
     for _ in 0..2 {
-        let plan = stage.finish.bind(vec![batch.clone()]).unwrap();
+        let plan = stage.finish.bind(vec![vec![batch.clone()]]).unwrap();
         assert_eq!(plan.schema(), lowered.output);
         let answer = collect(plan, f.planner.task_context()).await.unwrap();
         assert_eq!(lines(&answer), ["| LAX | 1970-01-01T03:00:00 | 30 |"]);
     }
-    let empty = collect(stage.finish.bind(vec![]).unwrap(), f.planner.task_context()).await.unwrap();
+    let empty = collect(stage.finish.bind(vec![vec![]]).unwrap(), f.planner.task_context()).await.unwrap();
     assert_eq!(rows(&[empty]), 0);
 }
 
@@ -105,7 +106,7 @@ async fn a_windowed_view_begins_with_the_first_whole_window() {
     let sql = "SELECT window_start, count(*) AS n FROM TUMBLE(flights, date, INTERVAL '2 hours') GROUP BY window_start";
     let lowered = f.lower_from(sql, Some(from)).await.unwrap();
     let first = EventTime(midnight(1).0 + 2 * Span::HOUR.0);
-    assert_eq!(lowered.window.as_ref().unwrap().spec.from, Some(first));
+    assert_eq!(lowered.stages.first().unwrap().spec.from, Some(first));
     let parts = f.run(lowered.fragment.bind(&f.everything(&lowered)).unwrap()).await;
     let starts =
         parts.iter().flatten().flat_map(|b| b.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec());

@@ -70,7 +70,7 @@ async fn clean_up_spares_what_is_needed() {
     }
     checkpoints.write_state(&name(10, 2), &schema, &[]).await.unwrap();
     let mut last = manifest(9, 1);
-    last.state = vec![ChunkRef { file: name(2, 1), batch: 0, shard: 0 }];
+    last.state = vec![ChunkRef { file: name(2, 1), batch: 0, shard: 0, stage: 0 }];
     checkpoints.create(&last).await.unwrap();
     checkpoints.clean(9).await.unwrap();
     for (epoch, there) in [(1, false), (2, true), (6, false), (8, true), (9, true)] {

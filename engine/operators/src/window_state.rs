@@ -1,0 +1,313 @@
+//! The state of a windowed aggregate, one shard: a set of groups for each open window, or pane of windows that overlap.
+//!
+//! Each holds a hash table of the *other* keys and one accumulator set, so that closing it is dropping it, and its keys are
+//! hashed without the window. Beside the live set there may be frozen *chunks*: partial states as record batches, made by a
+//! checkpoint (taking states out of an accumulator empties it, so what a checkpoint took stays a batch until the window
+//! closes) or by a restore. Checkpoints are incremental for free: a window that got no rows since has nothing live.
+//!
+//! **Invariant:** a window's content is the merge of its chunks and its live set; the order of merging does not matter to
+//! any aggregate admitted by the planner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
+use datafusion::common::DataFusionError;
+use datafusion::execution::memory_pool::MemoryReservation;
+use watershed_core::operator::{ChunkId, StateSize, StateSnapshot};
+use watershed_core::{Error, EventTime, Result};
+
+use crate::groups::{Groups, key_schema};
+use crate::window_partial::runs;
+use crate::window_spec::WindowSpec;
+
+/// Chunks of one window beyond which a checkpoint rewrites them as one.
+const MAX_CHUNKS: usize = 8;
+
+/// Where a shard's memory is accounted.
+pub type StateAccount = MemoryReservation;
+
+/// The open windows of one shard.
+pub(crate) struct WindowState {
+    spec: Arc<WindowSpec>,
+    key_schema: SchemaRef,
+    windows: BTreeMap<EventTime, Window>,
+    next_chunk: u64,
+    account: StateAccount,
+    bytes: usize,
+    /// What the owner keeps besides.
+    besides: usize,
+}
+
+/// One open window.
+#[derive(Default)]
+pub(crate) struct Window {
+    live: Option<Groups>,
+    chunks: Vec<Chunk>,
+    bytes: usize,
+}
+
+struct Chunk {
+    /// Set when a checkpoint holds it whole.
+    id: Option<ChunkId>,
+    states: RecordBatch,
+}
+
+impl WindowState {
+    pub(crate) fn new(spec: Arc<WindowSpec>, account: StateAccount) -> Self {
+        let key_schema = key_schema(&spec.group_fields);
+        WindowState { spec, key_schema, windows: BTreeMap::new(), next_chunk: 0, account, bytes: 0, besides: 0 }
+    }
+
+    /// Merges partial states of any windows; tells `touched` of each.
+    pub(crate) fn push(&mut self, rows: &RecordBatch, mut touched: impl FnMut(EventTime)) -> Result<()> {
+        self.by_window(rows, |this, start, part| {
+            touched(start);
+            this.merge(start, &part)
+        })
+    }
+
+    /// The starts of all windows, in order.
+    pub(crate) fn starts(&self) -> impl DoubleEndedIterator<Item = EventTime> + '_ {
+        self.windows.keys().copied()
+    }
+
+    /// The starts of the windows from one time to another, in order.
+    pub(crate) fn range(&self, from: EventTime, to: EventTime) -> impl Iterator<Item = EventTime> + '_ {
+        self.windows.range(from..to).map(|(start, _)| *start)
+    }
+
+    /// Takes a window out.
+    pub(crate) fn forget(&mut self, start: EventTime) -> Option<Window> {
+        let window = self.windows.remove(&start)?;
+        self.bytes -= window.bytes;
+        Some(window)
+    }
+
+    /// A window's chunks and live set as one live set.
+    pub(crate) fn whole(&self, window: Window) -> Result<Groups> {
+        let mut live = match window.live {
+            Some(live) => live,
+            None => Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?,
+        };
+        for chunk in window.chunks {
+            merge(&mut live, &chunk.states).map_err(in_engine)?;
+        }
+        Ok(live)
+    }
+
+    /// A window as one chunk, which stays; to be read while it is open. `None` if there is no such window.
+    pub(crate) fn seal(&mut self, start: EventTime) -> Result<Option<RecordBatch>> {
+        let Some(window) = self.windows.get(&start) else { return Ok(None) };
+        if let (None, [chunk]) = (&window.live, &window.chunks[..]) {
+            return Ok(Some(chunk.states.clone()));
+        }
+        let Some(window) = self.forget(start) else { return Ok(None) };
+        let states = self.states(start, self.whole(window)?)?;
+        let chunks = vec![Chunk { id: None, states: states.clone() }];
+        self.windows.insert(start, Window { live: None, chunks, bytes: 0 });
+        self.account(start)?;
+        Ok(Some(states))
+    }
+
+    /// Accounts for what the owner keeps besides the windows, in bytes.
+    pub(crate) fn keep_besides(&mut self, bytes: usize) -> Result<()> {
+        self.besides = bytes;
+        self.settle()
+    }
+
+    /// Brings the account up to date after windows were forgotten.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let bytes = self.bytes + self.besides;
+        // Small changes are not worth a visit to the pool that all shards share.
+        if bytes.abs_diff(self.account.size()) < 64 * 1024 && bytes != 0 {
+            return Ok(());
+        }
+        let size = self.size();
+        self.account.try_resize(bytes).map_err(|e| {
+            Error::Resources(format!(
+                "view {}: the state of {} open windows with {} groups does not fit the memory limit; give more \
+                 (memory_limit), or use shorter windows or fewer keys: {e}",
+                self.spec.name, size.windows, size.groups
+            ))
+        })
+    }
+
+    /// Freezes what is live; see [`watershed_core::operator::Operator::checkpoint`].
+    pub(crate) fn checkpoint(&mut self) -> Result<StateSnapshot> {
+        let mut snapshot = StateSnapshot::default();
+        let starts: Vec<_> = self.starts().collect();
+        for start in starts {
+            let Some(mut window) = self.windows.remove(&start) else { continue };
+            let before = window.bytes;
+            if window.live.is_some() && window.chunks.len() >= MAX_CHUNKS {
+                window = Window { live: Some(self.whole(window)?), chunks: vec![], bytes: before };
+            }
+            if let Some(live) = window.live.take() {
+                window.chunks.push(Chunk { id: None, states: self.states(start, live)? });
+            }
+            for chunk in &mut window.chunks {
+                match chunk.id {
+                    Some(id) => snapshot.kept.push(id),
+                    None => {
+                        let id = ChunkId(self.next_chunk);
+                        self.next_chunk += 1;
+                        chunk.id = Some(id);
+                        snapshot.fresh.push((id, chunk.states.clone()));
+                    }
+                }
+            }
+            self.windows.insert(start, window);
+            self.account(start)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Takes back a chunk; see [`watershed_core::operator::Operator::restore`].
+    pub(crate) fn restore(&mut self, id: Option<ChunkId>, chunk: &RecordBatch) -> Result<()> {
+        if let Some(ChunkId(n)) = id {
+            self.next_chunk = self.next_chunk.max(n + 1);
+        }
+        let mut parts = vec![];
+        self.by_window(chunk, |_, start, states| {
+            parts.push((start, states));
+            Ok(())
+        })?;
+        let id = id.filter(|_| parts.len() == 1);
+        for (start, states) in parts {
+            self.windows.entry(start).or_default().chunks.push(Chunk { id, states });
+            self.account(start)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn size(&self) -> StateSize {
+        let groups = |w: &Window| {
+            let chunks: usize = w.chunks.iter().map(|c| c.states.num_rows()).sum();
+            w.live.as_ref().map_or(0, Groups::len) + chunks
+        };
+        let groups = self.windows.values().map(groups).sum();
+        StateSize { windows: self.windows.len(), groups, bytes: self.bytes + self.besides }
+    }
+
+    /// The first column of a window's rows: one time, as often as there are rows, in the column's type.
+    pub(crate) fn times(&self, time: EventTime, rows: usize) -> Result<ArrayRef> {
+        let kind = self.spec.group_fields[0].data_type();
+        let (numerator, denominator) = unit(kind)?;
+        let value = time.0.checked_mul(denominator).map(|v| v.div_euclid(numerator));
+        let value = value.ok_or_else(|| Error::input(format!("a window's edge {time} does not fit {kind}")))?;
+        let plain: ArrayRef = Arc::new(Int64Array::from_value(value, rows));
+        compute::cast(&plain, kind).map_err(|e| in_engine(e.into()))
+    }
+
+    /// Columns as a batch of a schema that says the same but for nullability and views.
+    pub(crate) fn batch(&self, schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+        let columns = columns.into_iter().zip(schema.fields()).map(|(c, f)| match c.data_type() == f.data_type() {
+            true => Ok(c),
+            false => compute::cast(&c, f.data_type()),
+        });
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        columns
+            .and_then(|c| RecordBatch::try_new_with_options(Arc::clone(schema), c, &options))
+            .map_err(|e| in_engine(e.into()))
+    }
+
+    /// Groups as a batch of partial states.
+    fn states(&self, start: EventTime, groups: Groups) -> Result<RecordBatch> {
+        let rows = groups.len();
+        let mut columns = vec![self.times(start, rows)?];
+        columns.extend(groups.into_states().map_err(in_engine)?);
+        self.batch(&self.spec.partial, columns, rows)
+    }
+
+    /// Merges rows of one window, given as partial states.
+    fn merge(&mut self, start: EventTime, states: &RecordBatch) -> Result<()> {
+        let window = self.windows.entry(start).or_default();
+        let live = match &mut window.live {
+            Some(live) => live,
+            None => window.live.insert(Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?),
+        };
+        merge(live, states).map_err(in_engine)?;
+        self.account(start)
+    }
+
+    /// Brings the account up to date for one window.
+    fn account(&mut self, start: EventTime) -> Result<()> {
+        let Some(window) = self.windows.get_mut(&start) else { return Ok(()) };
+        let chunks: usize = window.chunks.iter().map(|c| c.states.get_array_memory_size()).sum();
+        let now = chunks + window.live.as_ref().map_or(0, Groups::bytes);
+        self.bytes = self.bytes + now - window.bytes;
+        window.bytes = now;
+        self.settle()
+    }
+
+    /// Cuts a batch of partial states by window and hands each part on.
+    fn by_window(
+        &mut self,
+        rows: &RecordBatch,
+        mut each: impl FnMut(&mut Self, EventTime, RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let starts = window_starts(rows.column(0), &self.spec.name)?;
+        let runs = runs(&starts);
+        if runs.len() <= 1 + starts.len() / 32 {
+            for (from, to) in runs {
+                each(self, EventTime(starts[from]), rows.slice(from, to - from))?;
+            }
+            return Ok(());
+        }
+        let mut parts: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (row, start) in starts.iter().enumerate() {
+            parts.entry(*start).or_default().push(row as u32);
+        }
+        for (start, indices) in parts {
+            let part =
+                compute::take_record_batch(rows, &UInt32Array::from(indices)).map_err(|e| in_engine(e.into()))?;
+            each(self, EventTime(start), part)?;
+        }
+        Ok(())
+    }
+}
+
+/// Merges partial states: the window's start, the keys, the states of all aggregates.
+fn merge(groups: &mut Groups, rows: &RecordBatch) -> Result<(), DataFusionError> {
+    let (keys, states) = rows.columns()[1..].split_at(groups.keys());
+    groups.merge(keys, states, rows.num_rows())
+}
+
+/// Window starts in microseconds.
+fn window_starts(column: &ArrayRef, view: &str) -> Result<Vec<i64>> {
+    if column.null_count() > 0 {
+        return Err(Error::input(format!(
+            "view {view}: a row without an event time came from a file whose statistics say it has none; the file's \
+             statistics are wrong, rewrite it"
+        )));
+    }
+    let (numerator, denominator) = unit(column.data_type())?;
+    let plain = compute::cast(column, &DataType::Int64).map_err(|e| in_engine(e.into()))?;
+    let values = plain.as_primitive::<Int64Type>().values();
+    Ok(values.iter().map(|v| v.saturating_mul(numerator).div_euclid(denominator)).collect())
+}
+
+/// One of the column's units as a ratio of microseconds: (numerator, denominator).
+fn unit(kind: &DataType) -> Result<(i64, i64)> {
+    match kind {
+        DataType::Timestamp(TimeUnit::Second, _) => Ok((1_000_000, 1)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Ok((1_000, 1)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Ok((1, 1)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok((1, 1_000)),
+        other => Err(Error::bug(format!("a window start of type {other}"))),
+    }
+}
+
+/// What a failure inside DataFusion means to the user.
+pub(crate) fn in_engine(e: DataFusionError) -> Error {
+    match e.find_root() {
+        DataFusionError::ResourcesExhausted(m) => Error::Resources(m.clone()),
+        DataFusionError::Execution(m) => Error::input(m.clone()),
+        DataFusionError::ArrowError(e, _) => Error::input(e.to_string()),
+        _ => Error::bug(e.to_string()),
+    }
+}
