@@ -1,4 +1,4 @@
-"""Facts, and tables to join them with, on disk: generated once, kept in the cache folder, and read before each workload."""
+"""The facts on disk, and tables to join them with: generated once, kept in the cache folder, read before each trial."""
 
 import os
 import shutil
