@@ -333,9 +333,9 @@ class PairTrial:
 
 
 # The same rows at the same times, and the same question: only the borders of the partitions differ. 100 days have too
-# few hours for 10,000 partitions, so these are the hours of 100 months, 100 of each. (Were the rows spread over 100 days
-# and over 10,000 hours, windows and output would differ too.) So few keys that each has some fifty rows in a window, as
-# in `hourly`: more would drown the reading of partitions in the writing of rows.
+# few hours for 10,000 partitions, so these are the hours of 100 months, 100 of each. (Were the rows spread over 100
+# days and over 10,000 hours, windows and output would differ too.) So few keys that each has some fifty rows in a
+# window, as in `hourly`: more would drown the reading of partitions in the writing of rows.
 HOURS_OF_MONTHS = FactsInHours(months=100, hours=100, rows=1_000, keys=20)
 
 PAIRS = (
