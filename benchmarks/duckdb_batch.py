@@ -12,6 +12,7 @@ import duckdb
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--table", action="append", default=[], help="NAME=FOLDER, another table of the query")
     parser.add_argument("--sql", type=Path, required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--compression", required=True)
@@ -23,6 +24,8 @@ def main() -> None:
         config={"threads": given.threads, "preserve_insertion_order": False, "temp_directory": given.spill}
     )
     db.execute(f"CREATE VIEW facts AS FROM read_parquet('{given.data}/*/*.parquet', hive_partitioning = true)")
+    for name, folder in (table.split("=", 1) for table in given.table):
+        db.execute(f"CREATE VIEW {name} AS FROM read_parquet('{folder}/*.parquet')")
     options = f"FORMAT parquet, COMPRESSION {given.compression}, PER_THREAD_OUTPUT true"
     print(db.execute(f"COPY ({given.sql.read_text()}) TO '{given.out}' ({options})").fetchone()[0])
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import measure
@@ -25,6 +25,15 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Data:
+    """What a question is asked of."""
+
+    facts: Path
+    partition: str = "day"  # the partition column of the facts
+    dimensions: dict[str, Path] = field(default_factory=dict)  # other tables, by name
+
+
+@dataclass(frozen=True)
 class Run:
     """One answer: what it took, and the Parquet files it is in."""
 
@@ -32,19 +41,19 @@ class Run:
     files: list[str]
 
 
-def watershed(setup: Setup, question: Question, facts: Path, out: Path) -> Run:
+def watershed(setup: Setup, question: Question, data: Data, out: Path) -> Run:
     """Watershed, as a user runs it: from the files to a Delta table, with its checkpoints."""
-    measured, _ = measure.run(watershed_command(setup, question, facts, out))
+    measured, _ = measure.run(watershed_command(setup, question, data, out))
     return Run(measured, answer_of(out))
 
 
-def watershed_command(setup: Setup, question: Question, facts: Path, out: Path) -> list[str]:
+def watershed_command(setup: Setup, question: Question, data: Data, out: Path) -> list[str]:
     """The command that runs the question as a job with its home at `out`, or goes on with it."""
     out.mkdir(parents=True, exist_ok=True)
     sql = out / "job.sql"
-    sql.write_text(question.watershed(str(facts)))
+    sql.write_text(question.watershed(str(data.facts), {name: str(at) for name, at in data.dimensions.items()}))
     command = [str(setup.watershed), "--home", str(out / "home"), "run", str(sql), "--json"]
-    return [*command, "--parallelism", str(setup.threads)]
+    return [*command, "--parallelism", str(setup.threads), *(["--final"] if question.final else [])]
 
 
 def answer_of(out: Path) -> list[str]:
@@ -52,28 +61,30 @@ def answer_of(out: Path) -> list[str]:
     return DeltaTable(str(out / "home" / "tables" / "answer")).file_uris()
 
 
-def datafusion(setup: Setup, question: Question, facts: Path, out: Path) -> Run:
+def datafusion(setup: Setup, question: Question, data: Data, out: Path) -> Run:
     """DataFusion in batch, from Rust (`peer/`)."""
-    sql = batch_sql(question, out)
+    sql = batch_sql(question.batch, out)
     answer = out / "answer"
-    command = [str(setup.peer), "batch", "--data", str(facts), "--sql", str(sql), "--out", str(answer)]
+    command = [str(setup.peer), "batch", "--data", str(data.facts), "--sql", str(sql), "--out", str(answer)]
+    command += ["--partition", data.partition, *tables(data)]
     measured, _ = measure.run([*command, "--compression", COMPRESSION, "--threads", str(setup.threads)])
     return Run(measured, parquet_in(answer))
 
 
-def duckdb(setup: Setup, question: Question, facts: Path, out: Path) -> Run:
+def duckdb(setup: Setup, question: Question, data: Data, out: Path) -> Run:
     """DuckDB in batch, from Python (`duckdb_batch.py`)."""
-    sql = batch_sql(question, out)
+    sql = batch_sql(question.duckdb or question.batch, out)
     answer = out / "answer"
     command = [
         sys.executable,
         str(HERE / "duckdb_batch.py"),
         "--data",
-        str(facts),
+        str(data.facts),
         "--sql",
         str(sql),
         "--out",
         str(answer),
+        *tables(data),
     ]
     command += ["--compression", COMPRESSION, "--threads", str(setup.threads), "--spill", str(out / "spill")]
     measured, _ = measure.run(command)
@@ -92,11 +103,16 @@ def spark(setup: Setup, python: str, facts: Path, out: Path) -> tuple[Run, dict]
 BATCH = {"datafusion": datafusion, "duckdb": duckdb, "watershed": watershed}
 
 
-def batch_sql(question: Question, out: Path) -> Path:
+def batch_sql(text: str, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     sql = out / "query.sql"
-    sql.write_text(question.batch)
+    sql.write_text(text)
     return sql
+
+
+def tables(data: Data) -> list[str]:
+    """The tables besides the facts, as both batch engines are told of them."""
+    return [word for name, place in data.dimensions.items() for word in ("--table", f"{name}={place}")]
 
 
 def parquet_in(folder: Path) -> list[str]:

@@ -20,8 +20,9 @@ from trials import Result  # noqa: E402
 ROOT = Path(__file__).parent.parent
 
 # The engine that this is about stands out; the others are told apart by their labels.
-COLOURS = {"watershed": "#1f6f8b"}
+OWN = "#1f6f8b"
 OTHERS = "#b8bfc6"
+PEERS = ("datafusion", "duckdb", "spark")
 
 
 def write(results: list[Result], setup: dict, folder: Path, label: str) -> str:
@@ -45,7 +46,7 @@ def page(results: list[Result], described: dict, label: str, drawn: bool) -> str
         f"Machine: {', '.join(described['machine'].values())}. {setup['threads']} threads each.",
         f"Versions: {', '.join(f'{name} {version}' for name, version in described['versions'].items())}.",
         f"Runs of each engine: {setup['repeats']} (Spark: 1), in turns with the others, files in the page cache. "
-        "A ratio is the median over the turns, against the faster peer of the same turn.",
+        "A ratio is the median over the turns, against the faster peer (or the other job) of the same turn.",
     ]
     if setup["scale"] != 1:
         lines.append(f"**Only {setup['scale']:g} of the rows: a trial, not a result.**")
@@ -65,7 +66,8 @@ def bars(results: list[Result], binary: int | None) -> list[str]:
     lines = [row("work", "reached", "bar", "aim", ""), row(*["---"] * 5)]
     for r in results:
         sign = "≥" if r.more_is_better else "≤"
-        reached, bar, aim = (shown(value, r.unit) for value in (r.figure, r.bar, r.aim))
+        reached, bar = (shown(value, r.unit) for value in (r.figure, r.bar))
+        aim = "" if r.aim is None else shown(r.aim, r.unit)
         lines.append(row(r.title, reached, f"{sign} {bar}", aim, verdict(r)))
         if r.memory_bar is not None and r.memory is not None:
             met = "bar met" if r.memory <= r.memory_bar else "**bar missed**"
@@ -92,7 +94,7 @@ def row(*cells: str) -> str:
 
 def plot(results: list[Result], file: Path) -> bool:
     """Wall time, processor time and peak memory of the engines in each workload that has peers."""
-    compared = [r for r in results if "watershed" in r.runs or "datafusion" in r.runs]
+    compared = [r for r in results if any(name == "watershed" or name.startswith(PEERS) for name in r.runs)]
     if not compared:
         return False
     measures = [("wall", 1, "wall time, s"), ("cpu", 1, "processor time, s"), ("peak", 1e9, "peak memory, GB")]
@@ -109,7 +111,7 @@ def plot(results: list[Result], file: Path) -> bool:
         names = list(result.runs)
         for column, (axis, (measure, unit, label)) in enumerate(zip(axes, measures, strict=True)):
             values = [typical(runs, measure) / unit for runs in result.runs.values()]
-            bars = axis.barh(names, values, color=[COLOURS.get(name, OTHERS) for name in names], height=0.7)
+            bars = axis.barh(names, values, color=[colour(name) for name in names], height=0.7)
             axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
             axis.invert_yaxis()
             axis.margins(x=0.18)
@@ -126,6 +128,10 @@ def plot(results: list[Result], file: Path) -> bool:
     return True
 
 
+def colour(name: str) -> str:
+    return OTHERS if name.startswith(PEERS) else OWN
+
+
 def shown(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
@@ -136,7 +142,7 @@ def verdict(r: Result) -> str:
     if r.figure is None:
         return "not measured"
     better = (lambda a, b: a >= b) if r.more_is_better else (lambda a, b: a <= b)
-    if better(r.figure, r.aim):
+    if r.aim is not None and better(r.figure, r.aim):
         return "aim met"
     return "bar met" if better(r.figure, r.bar) else "**bar missed**"
 

@@ -19,10 +19,10 @@ import report
 import trials
 from engines import Setup
 from trials import Bench, Result
-from workloads import NAMES, TRIALS, WORKLOADS, KillTrial, MemoryTrial, SparkTrial
+from workloads import NAMES, TRIALS, WORKLOADS, KillTrial, MemoryTrial, PairTrial, SparkTrial
 
 HERE = Path(__file__).parent
-DO = {MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill}
+DO = {PairTrial: trials.pair, MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill}
 
 
 def main() -> int:

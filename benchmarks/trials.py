@@ -13,9 +13,9 @@ import agree
 import engines
 import facts
 import measure
-from engines import Run, Setup
+from engines import Data, Run, Setup
 from measure import Measured
-from workloads import KillTrial, MemoryTrial, SparkTrial, Workload
+from workloads import Facts, FactsInHours, KillTrial, MemoryTrial, PairTrial, Question, SparkTrial, Workload
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Result:
     figure: float | None  # what bar and aim are about
     unit: str  # "×" or "%"
     bar: float
-    aim: float
+    aim: float | None
     more_is_better: bool = False
     memory: float | None = None  # peak memory, as a part of the smaller of the peers'
     memory_bar: float | None = None
@@ -47,11 +47,22 @@ class Bench:
     without: frozenset[str]
     spark_python: Callable[[], str]  # makes Spark's environment, so called only when needed
 
-    def facts_of(self, trial) -> tuple[Path, str]:
-        """The folder of a trial's facts, in the page cache, and what to say of them."""
-        scaled = trial.facts.scaled(self.scale)
+    def facts_of(self, wanted: Facts | FactsInHours) -> tuple[Path, str]:
+        """The folder of the facts, in the page cache, and what to say of them."""
+        scaled = wanted.scaled(self.scale)
         folder = facts.folder(self.cache, scaled, self.setup.peer)
         return folder, f"{scaled}, {facts.warm(folder) / 1e9:.2f} GB of Parquet"
+
+    def data_of(self, wanted: Facts | FactsInHours, question: Question, days: int | None = None) -> tuple[Data, str]:
+        """The facts, or the first days of them, and the tables that the question joins them with."""
+        folder, said = self.facts_of(wanted)
+        if days:
+            folder, said = facts.first_days(folder, days), f"The first {days} of {said}"
+        tables = {}
+        if question.dimensions:
+            place = facts.dimensions(self.cache, wanted.scaled(self.scale), self.setup.peer)
+            tables = {name: place / name for name in question.dimensions}
+        return Data(folder, wanted.partition, tables), said
 
     def out(self, *names: str) -> Path:
         """An empty place for one answer."""
@@ -62,23 +73,26 @@ class Bench:
 
 def workload(bench: Bench, work: Workload) -> Result:
     """All engines in turns, so that a slow minute of the machine is everyone's."""
-    folder, data = bench.facts_of(work)
-    taking_part = [e for e in engines.BATCH if e not in bench.without and (e in work.peers or e == "watershed")]
+    data, said = bench.data_of(work.facts, work.question, work.days)
+    all_engines = (*work.peers, *work.beside, "watershed")
+    taking_part = [e for e in engines.BATCH if e not in bench.without and e in all_engines]
     runs: dict[str, list[Measured]] = {engine: [] for engine in taking_part}
     answers: dict[str, Run] = {}
     for turn in range(bench.repeats):
         for engine in taking_part:
-            answers[engine] = engines.BATCH[engine](bench.setup, work.question, folder, bench.out(work.name, engine))
+            answers[engine] = engines.BATCH[engine](bench.setup, work.question, data, bench.out(work.name, engine))
             runs[engine].append(answers[engine].measured)
             tell(f"{work.name} {turn + 1}/{bench.repeats}", engine, answers[engine].measured)
 
     first, *others = taking_part
     rows = [agree.check(work.question, answers[first].files, answers[other].files) for other in others]
-    peers = [runs[engine] for engine in taking_part if engine != "watershed"]
+    peers = [runs[engine] for engine in taking_part if engine in work.peers]
     own = runs.get("watershed")
-    result = Result(work.name, work.title, data, runs, None, "×", work.bar, work.aim, memory_bar=work.memory_bar)
+    result = Result(work.name, work.title, said, runs, None, "×", work.bar, work.aim, memory_bar=work.memory_bar)
     if rows:
         result.notes.append(f"all engines give the same {rows[0]:,} rows")
+    if beside := [engine for engine in work.beside if engine in runs]:
+        result.notes.append(f"the bar is about {', '.join(work.peers)}; {', '.join(beside)} ran for comparison")
     if own and peers:
         turns = zip(own, *peers, strict=True)
         result.figure = median(mine.wall / min(peer.wall for peer in theirs) for mine, *theirs in turns)
@@ -86,14 +100,43 @@ def workload(bench: Bench, work: Workload) -> Result:
     return result
 
 
+def pair(bench: Bench, trial: PairTrial) -> Result:
+    """One job against another, in turns. DataFusion answers each in batch, once, to see that the answers are right."""
+    data, told = zip(*(bench.data_of(job.facts, job.question) for job in trial.jobs), strict=True)
+    runs: dict[str, list[Measured]] = {job.name: [] for job in trial.jobs}
+    answers: dict[str, Run] = {}
+    for turn in range(bench.repeats):
+        for job, its in zip(trial.jobs, data, strict=True):
+            place = "first" if job == trial.jobs[0] else "second"
+            answers[job.name] = engines.watershed(bench.setup, job.question, its, bench.out(trial.name, place))
+            runs[job.name].append(answers[job.name].measured)
+            tell(f"{trial.name} {turn + 1}/{bench.repeats}", job.name, answers[job.name].measured)
+
+    notes = []
+    if "datafusion" not in bench.without:
+        for job, its in zip(trial.jobs, data, strict=True):
+            name = f"datafusion, {job.name}"
+            batch = engines.datafusion(bench.setup, job.question, its, bench.out(trial.name, "datafusion"))
+            runs[name] = [batch.measured]
+            tell(trial.name, name, batch.measured)
+            rows = agree.check(job.question, batch.files, answers[job.name].files)
+            notes.append(f"{job.name}: the same {rows:,} rows as DataFusion's")
+        notes.append("DataFusion ran once, to compare the answers")
+
+    first, second = (runs[job.name] for job in trial.jobs)
+    figure = median(one.wall / other.wall for one, other in zip(first, second, strict=True))
+    said = "; ".join(dict.fromkeys(told))
+    return Result(trial.name, trial.title, said, runs, figure, "×", trial.bar, trial.aim, notes=notes)
+
+
 def memory(bench: Bench, trial: MemoryTrial) -> Result:
     """The same job over few days and over many."""
-    folder, data = bench.facts_of(trial)
+    folder, data = bench.facts_of(trial.facts)
     days = {f"{trial.few_days} days": facts.first_days(folder, trial.few_days), f"{trial.facts.days} days": folder}
     runs: dict[str, list[Measured]] = {name: [] for name in days}
     for turn in range(bench.repeats):
         for name, some in days.items():
-            run = engines.watershed(bench.setup, trial.question, some, bench.out(trial.name))
+            run = engines.watershed(bench.setup, trial.question, Data(some), bench.out(trial.name))
             runs[name].append(run.measured)
             tell(f"{trial.name} {turn + 1}/{bench.repeats}", name, run.measured)
     few, many = map(peak, runs.values())
@@ -102,10 +145,10 @@ def memory(bench: Bench, trial: MemoryTrial) -> Result:
 
 def spark(bench: Bench, trial: SparkTrial) -> Result:
     """Spark once, for it takes long; its clock starts with the query, Watershed's with the process."""
-    folder, data = bench.facts_of(trial)
+    folder, data = bench.facts_of(trial.facts)
     some = facts.first_days(folder, trial.days)
     own = [
-        engines.watershed(bench.setup, trial.question, some, bench.out(trial.name, "watershed"))
+        engines.watershed(bench.setup, trial.question, Data(some), bench.out(trial.name, "watershed"))
         for _ in range(bench.repeats)
     ]
     tell(trial.name, "watershed", own[-1].measured)
@@ -128,9 +171,9 @@ def spark(bench: Bench, trial: SparkTrial) -> Result:
 
 def kill(bench: Bench, trial: KillTrial) -> Result:
     """Kill -9 when a part of the rows has been read, then run again to the end."""
-    folder, data = bench.facts_of(trial)
+    folder, data = bench.facts_of(trial.facts)
     whole_out = bench.out(trial.name, "whole")
-    command = engines.watershed_command(bench.setup, trial.question, folder, whole_out)
+    command = engines.watershed_command(bench.setup, trial.question, Data(folder), whole_out)
     whole, said = measure.run(command)
     rows = rows_read(said)
     tell(trial.name, "whole", whole)
@@ -139,7 +182,7 @@ def kill(bench: Bench, trial: KillTrial) -> Result:
     repeated, longer = [], []
     for _ in range(bench.repeats):
         out = bench.out(trial.name, "killed")
-        command = engines.watershed_command(bench.setup, trial.question, folder, out)
+        command = engines.watershed_command(bench.setup, trial.question, Data(folder), out)
         read_before, seconds = run_and_kill(command, trial.at * rows)
         resumed, said = measure.run(command)
         runs["resumed"].append(resumed)

@@ -11,9 +11,15 @@ use crate::Result;
 /// What to run.
 #[derive(Args)]
 pub(crate) struct Batch {
-    /// The folder of facts, partitioned by `day`; the query's table `facts`
+    /// The folder of facts; the query's table `facts`
     #[arg(long)]
     data: PathBuf,
+    /// What the folder is partitioned by: `day`, a date, or `hour` or `month`, which are text
+    #[arg(long, default_value = "day")]
+    partition: String,
+    /// Another table of the query, and the folder of its Parquet files
+    #[arg(long = "table", value_name = "NAME=FOLDER", value_parser = named)]
+    tables: Vec<(String, PathBuf)>,
     /// The file that holds the SELECT
     #[arg(long)]
     sql: PathBuf,
@@ -42,8 +48,12 @@ impl Batch {
         let mut config = SessionConfig::new().with_target_partitions(self.threads);
         config.options_mut().execution.parquet.compression = Some(self.compression.clone());
         let context = SessionContext::new_with_config(config);
-        let hive = ParquetReadOptions::default().table_partition_cols(vec![("day".to_string(), DataType::Date32)]);
+        let partition_type = if self.partition == "day" { DataType::Date32 } else { DataType::Utf8 };
+        let hive = ParquetReadOptions::default().table_partition_cols(vec![(self.partition.clone(), partition_type)]);
         context.register_parquet("facts", folder(&self.data), hive).await?;
+        for (name, location) in &self.tables {
+            context.register_parquet(name, folder(location), ParquetReadOptions::default()).await?;
+        }
 
         let select = std::fs::read_to_string(&self.sql)?;
         let target = folder(&self.out).replace('\'', "''");
@@ -57,4 +67,9 @@ impl Batch {
 /// With a slash at its end, by which DataFusion knows a folder.
 fn folder(path: &Path) -> String {
     format!("{}/", path.display())
+}
+
+fn named(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    let (name, location) = text.split_once('=').ok_or("say NAME=FOLDER")?;
+    Ok((name.to_string(), PathBuf::from(location)))
 }

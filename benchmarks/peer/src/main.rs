@@ -1,4 +1,4 @@
-//! The benchmarks' Rust half: `generate` writes the facts that all engines read, `batch` is the peer that answers the
+//! The benchmarks' Rust half: `generate` and `dimensions` write what all engines read, `batch` is the peer that answers the
 //! same SQL with DataFusion in one go. It knows nothing of Watershed, so it measures what DataFusion does by itself.
 //! `benchmarks/run.py` starts it as a process of its own and measures from outside.
 
@@ -20,8 +20,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write facts as a Parquet folder with a partition a day
+    /// Write facts as a Parquet folder with a partition a day, an hour or a month
     Generate(generate::Facts),
+    /// Write the tables that facts are joined with
+    Dimensions(generate::Dimensions),
     /// Run one SELECT over the folder, and write its rows as Parquet
     Batch(batch::Batch),
 }
@@ -29,6 +31,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Generate(facts) => facts.write(),
+        Command::Dimensions(tables) => tables.write(),
         Command::Batch(batch) => batch.run(),
     }
 }
