@@ -3,6 +3,7 @@
 //! * [`window_spec`]: which windows an aggregate has and what its columns are.
 //! * [`gate`]: keeps rows aside that must not be used: late ones, and ones without a usable time.
 //! * [`window_start`]: where a row's window starts.
+//! * `groups`, `ordered`: the groups of one window, and aggregates whose answer depends on the order of rows.
 //! * [`window_partial`]: a worker's rows to partial states, window by window.
 //! * [`window_aggregate`]: merges partial aggregates into windows, emits each once when it is final, and forgets it.
 
@@ -12,6 +13,8 @@ pub mod gate;
 
 pub(crate) mod groups;
 
+pub(crate) mod ordered;
+
 pub mod window_start;
 
 pub mod window_partial;
@@ -19,6 +22,7 @@ pub mod window_partial;
 pub mod window_aggregate;
 
 pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
+pub use groups::check_aggregates;
 pub use window_aggregate::{StateAccount, WindowAggregate};
 pub use window_partial::WindowPartialExec;
 pub use window_spec::{WindowEnd, WindowSpec};

@@ -24,7 +24,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use watershed_core::error::{Error, Place, Result};
 use watershed_core::{EventTime, time::Span};
-use watershed_operators::{WindowPartialExec, WindowSpec, WindowStartExpr};
+use watershed_operators::{WindowPartialExec, WindowSpec, WindowStartExpr, check_aggregates};
 
 use crate::finish::Finish;
 use crate::fragment::Fragment;
@@ -235,6 +235,10 @@ impl Lowering<'_> {
     fn meanings(&self, expr: &Expr, aggregate: &Aggregate) -> Result<Vec<(String, Meaning)>> {
         let traced = trace(expr, &aggregate.input).map_err(|e| self.error(&e))?;
         let scans = traced.into_iter().filter_map(|Traced { expr, leaf }| {
+            if let LogicalPlan::Unnest(unnest) = leaf {
+                // A branch of its own, and nothing that the watermark speaks of.
+                return Some((self.names(&unnest.input).into_iter().next()?, Meaning::Other));
+            }
             let LogicalPlan::TableScan(scan) = leaf else { return None };
             let type_of = |c: &Column| scan.projected_schema.field_from_column(c).ok().map(|f| f.data_type().clone());
             Some((scan.table_name.table().to_string(), meaning(&expr, &type_of)))
@@ -330,6 +334,7 @@ impl Lowering<'_> {
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
+        check_aggregates(&aggregates)?;
         let group = grouping.columns.iter().enumerate().map(|(i, (_, name))| {
             let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(name, i));
             (column, name.clone())
@@ -536,6 +541,9 @@ fn output_key(
         }
     }
     let start = carriers.iter().find(|(_, (_, role))| matches!(role, Role::Start(_))).map(|(name, _)| name.clone());
+    if shape::multiplies(plan) {
+        return Ok((vec![], start));
+    }
     let mut seen = vec![];
     let mut key = vec![];
     for (name, (group, role)) in carriers {

@@ -33,6 +33,7 @@ use crate::shape;
 use crate::sql::place::{place, planning_error};
 use crate::sql::{refuse, views, window_tables};
 use crate::tables::{FilesProvider, SourceProvider};
+use crate::ties;
 
 /// Rules that may optimise a source out of the plan, which the runtime has to follow all the same. Those that rewrite
 /// aggregates need not be named: an aggregate never meets the optimiser.
@@ -185,7 +186,8 @@ fn with_parallelism(mut state: SessionState, parallelism: usize) -> SessionState
 
 async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> Result<LogicalPlan> {
     let statement = EngineStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-    state.statement_to_plan(statement).await.map_err(|e| planning_error(&e, at))
+    let plan = state.statement_to_plan(statement).await.and_then(ties::broken);
+    plan.map_err(|e| planning_error(&e, at))
 }
 
 /// Types settled, constants folded, filters as far down as they go; the plan's shape is still the query's.

@@ -1,9 +1,9 @@
 //! The shape of a plan: stateless all through, or one aggregate with stateless work below and above it.
 //!
 //! ```text
-//! [Projection | Filter | SubqueryAlias]*             the finish, once a window is final
+//! [Projection | Filter | SubqueryAlias | Unnest]*    the finish, once a window is final
 //!   Aggregate                                        at most one
-//!     [Projection | Filter | SubqueryAlias | Union]*  the fragment
+//!     [Projection | Filter | SubqueryAlias | Union | Unnest]*  the fragment
 //!       TableScan of a source
 //! ```
 //!
@@ -12,6 +12,19 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Volatility};
 use watershed_core::error::{Error, Place, Result};
+
+use crate::ties::ORDERED;
+
+pub(crate) const ANY_VALUE: &str = "any_value: which row it takes depends on the order in which rows are read, which history does not have; write \
+     first_value(x ORDER BY …), or min(x)";
+
+/// Why an aggregate needs an order of its own.
+pub(crate) fn unordered(name: &str) -> String {
+    format!(
+        "{name}: depends on the order in which rows are read, which history does not have; add ORDER BY inside: \
+         {name}(x ORDER BY …)"
+    )
+}
 
 /// Refuses what no expression of a view may hold, wherever it stands.
 pub(crate) fn check_expressions(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
@@ -27,6 +40,7 @@ pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<
             LogicalPlan::Projection(p) => &p.input,
             LogicalPlan::Filter(f) => &f.input,
             LogicalPlan::SubqueryAlias(a) => &a.input,
+            LogicalPlan::Unnest(u) => &u.input,
             LogicalPlan::Aggregate(aggregate) => {
                 stateless(&aggregate.input, true, at)?;
                 return Ok(Some(aggregate));
@@ -36,6 +50,15 @@ pub(crate) fn aggregate(plan: &LogicalPlan, at: Option<Place>) -> Result<Option<
                 return Ok(None);
             }
         };
+    }
+}
+
+/// Whether several rows may be made of one group: lists are unnested above the aggregate.
+pub(crate) fn multiplies(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(_) => false,
+        LogicalPlan::Unnest(unnest) if !unnest.list_type_columns.is_empty() => true,
+        other => other.inputs().into_iter().any(multiplies),
     }
 }
 
@@ -53,6 +76,7 @@ fn stateless(plan: &LogicalPlan, below_aggregate: bool, at: Option<Place>) -> Re
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Union(_)
+        | LogicalPlan::Unnest(_)
         | LogicalPlan::TableScan(_) => {
             plan.inputs().into_iter().try_for_each(|input| stateless(input, below_aggregate, at))
         }
@@ -87,7 +111,6 @@ fn reason(node: &LogicalPlan, below_aggregate: bool) -> String {
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             return "the query reads no source: a view needs FROM, with a source in it".to_string();
         }
-        LogicalPlan::Unnest(_) => ("Unnest", "not supported yet"),
         LogicalPlan::RecursiveQuery(_) => ("RecursiveQuery", "cannot be kept up incrementally"),
         other => return format!("{}: not supported in a view", other.display()),
     };
@@ -131,9 +154,10 @@ fn refuse(expr: &Expr) -> Option<String> {
         }
         Expr::AggregateFunction(call) => {
             let name = call.func.name();
-            matches!(name, "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg").then(|| {
-                format!("{name}: depends on the order in which rows are read, which history does not have; not supported yet")
-            })
+            if name == "any_value" {
+                return Some(ANY_VALUE.to_string());
+            }
+            (ORDERED.contains(&name) && call.params.order_by.is_empty()).then(|| unordered(name))
         }
         Expr::GroupingSet(_) => {
             Some("GROUPING SETS, ROLLUP and CUBE: not supported yet; write one view for each grouping".to_string())

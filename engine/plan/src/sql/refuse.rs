@@ -6,11 +6,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Spanned, Visit, Visitor,
 };
 use watershed_core::error::{Error, Place, Result};
 
 use super::place::{place, span_place};
+use crate::shape;
 
 pub(crate) fn check(query: &Query) -> Result<()> {
     match query.visit(&mut Check) {
@@ -145,13 +147,20 @@ fn call(function: &Function) -> ControlFlow<Error> {
             );
             refuse(function, why)
         }
-        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => {
-            let why = format!(
-                "{name}: depends on the order in which rows are read, which history does not have; not supported yet, also \
-                 with ORDER BY inside; min, max and count(DISTINCT …) do not depend on it"
-            );
-            refuse(function, why)
+        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" | "listagg" if !ordered(function) => {
+            refuse(function, shape::unordered(&name))
         }
+        "any_value" => refuse(function, shape::ANY_VALUE),
         _ => ControlFlow::Continue(()),
     }
+}
+
+/// Whether there is an ORDER BY inside a call.
+fn ordered(function: &Function) -> bool {
+    let clauses = match &function.args {
+        FunctionArguments::List(list) => &list.clauses[..],
+        _ => &[],
+    };
+    let inside = clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
+    inside || !function.within_group.is_empty()
 }
