@@ -92,6 +92,9 @@ pub mod listing;
 
 pub mod memory;
 
+/// Arrow and DataFusion in the very versions that this crate's interface speaks of.
+pub use {arrow, datafusion};
+
 pub use engine::{Builder, Engine, Outcome, RunOptions};
 pub use layers::settings_help;
 pub use listing::{ColumnInfo, JobInfo, RelationInfo};

@@ -69,6 +69,8 @@ pub struct LowerOptions {
     pub parallelism: usize,
     /// Facts before this are not read, windows that begin before it not emitted.
     pub from: Option<EventTime>,
+    /// When the view was made: what `now()` says in it, in every run.
+    pub made: EventTime,
 }
 
 /// What lowering needs to know besides the plan.
@@ -274,6 +276,13 @@ impl Lowering<'_> {
         }
         let first = self.names(&aggregate.input).into_iter().next().unwrap_or_default();
         let time = self.time_of(&first);
+        if aggregate.aggr_expr.is_empty() {
+            let message = format!(
+                "SELECT DISTINCT (Distinct): every row there ever was would have to be remembered; put a window among the \
+                 columns: SELECT DISTINCT window_start, … FROM TUMBLE({first}, {time}, INTERVAL '1 hour')"
+            );
+            return Error::sql_at(message, self.grouping_at.or(self.at));
+        }
         let what =
             if aggregate.group_expr.is_empty() { "an aggregate over everything" } else { "GROUP BY without a window" };
         let message = format!(

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use chrono::DateTime;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
@@ -15,8 +16,9 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
@@ -25,7 +27,7 @@ use datafusion::sql::sqlparser::ast;
 use watershed_core::error::{Error, Place, Result};
 use watershed_core::history::Layout;
 use watershed_core::scan::ScanFile;
-use watershed_core::time::Span;
+use watershed_core::time::{EventTime, Span};
 
 use crate::lower::{LowerOptions, Lowered, Lowering};
 use crate::scan::{engine_error, table_schema};
@@ -78,6 +80,24 @@ impl Planner {
         })
     }
 
+    /// Makes a function known to streaming and batch queries. It may not take the place of another one: a view's meaning would
+    /// depend on who runs it.
+    pub fn add_function(&mut self, function: ScalarUDF) -> Result<()> {
+        let names = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str));
+        let state = self.batch.state();
+        let taken = |name: &str| {
+            let scalar = state.scalar_functions().contains_key(name);
+            scalar || state.aggregate_functions().contains_key(name) || state.window_functions().contains_key(name)
+        };
+        if let Some(name) = names.into_iter().find(|name| taken(name)) {
+            let message = format!("function {name}: there is one of this name already; give yours another name");
+            return Err(Error::input(message));
+        }
+        self.streaming.register_udf(function.clone());
+        self.batch.register_udf(function);
+        Ok(())
+    }
+
     /// Makes a source known to streaming queries; its event time must be a timestamp.
     pub fn add_source(&mut self, source: SourceTable) -> Result<()> {
         let SourceTable { name, layout, time_column, .. } = &source;
@@ -128,10 +148,10 @@ impl Planner {
         let (query, window_at) = self.rewrite(query.clone(), &names)?;
         refuse::check(&query)?;
         let grouping_at = refuse::grouping_place(&query);
-        let state = with_parallelism(self.streaming.state(), options.parallelism);
-        let single = with_parallelism(self.streaming.state(), 1);
+        let state = as_of(with_parallelism(self.streaming.state(), options.parallelism), options.made);
+        let single = as_of(with_parallelism(self.streaming.state(), 1), options.made);
         let plan = logical(&state, query, at).await?;
-        // Before constants are folded: now() would be one.
+        // Before constants are folded: now() is one then.
         shape::check_expressions(&plan, at)?;
         let plan = analysed(&state, plan).map_err(|e| planning_error(&e, at))?;
         let sources = &self.sources;
@@ -184,16 +204,25 @@ fn with_parallelism(mut state: SessionState, parallelism: usize) -> SessionState
     state
 }
 
+/// What `now()` says.
+fn as_of(mut state: SessionState, now: EventTime) -> SessionState {
+    state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(now.0);
+    state
+}
+
 async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> Result<LogicalPlan> {
     let statement = EngineStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
     let plan = state.statement_to_plan(statement).await.and_then(ties::broken);
     plan.map_err(|e| planning_error(&e, at))
 }
 
-/// Types settled, constants folded, filters as far down as they go; the plan's shape is still the query's.
+/// Types settled, constants folded, DISTINCT turned into GROUP BY, filters as far down as they go; the plan's shape is still the query's.
 fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let plan = state.analyzer().execute_and_check(plan, &state.config_options().clone(), |_, _| {})?;
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
-        vec![Arc::new(SimplifyExpressions::new()), Arc::new(PushDownFilter::new())];
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(PushDownFilter::new()),
+    ];
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
 }

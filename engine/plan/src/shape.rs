@@ -15,6 +15,9 @@ use watershed_core::error::{Error, Place, Result};
 
 use crate::ties::ORDERED;
 
+/// Functions that tell the time.
+const CLOCKS: [&str; 3] = ["now", "current_date", "current_time"];
+
 pub(crate) const ANY_VALUE: &str = "any_value: which row it takes depends on the order in which rows are read, which history does not have; write \
      first_value(x ORDER BY …), or min(x)";
 
@@ -137,8 +140,11 @@ fn refuse(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) => match call.func.signature().volatility {
             Volatility::Immutable => None,
+            // The time when the view was made, in every run.
+            Volatility::Stable if CLOCKS.contains(&call.func.name()) => None,
             Volatility::Stable => Some(format!(
-                "{}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'",
+                "{}(): its value may be another one in the next run, so a result could not be repeated; if it depends on \
+                 its arguments alone, declare it Volatility::Immutable",
                 call.func.name()
             )),
             Volatility::Volatile => Some(format!(
