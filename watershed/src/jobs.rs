@@ -33,6 +33,7 @@ use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
+use crate::storable::Storable;
 use crate::tables::{self, late_location};
 
 /// The table property that names a view's key.
@@ -215,8 +216,9 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
     let options = SinkOptions { target_file_size: settings.target_file_size, lanes: parallelism, create: Create::Now };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
+    let storable = Storable::of(&lowered.rejected);
     let rejected = TableSpec {
-        schema: lowered.rejected.clone(),
+        schema: storable.schema().clone(),
         partition_by: vec![],
         properties: BTreeMap::new(),
         owner: Some(entry.incarnation),
@@ -231,10 +233,12 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         incarnation: entry.incarnation,
         inputs,
         sink: match columns {
-            Some(columns) => Arc::new(bindings::Renamed::new(Arc::new(result), columns)),
+            Some(columns) => {
+                Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
+            }
             None => Arc::new(result),
         },
-        rejects: Arc::new(late),
+        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| storable.rows(&rows))),
         settings,
         goal: Goal { to_the_end: session.options.to_the_end },
     };

@@ -55,6 +55,7 @@
 //! * [`catalog`]: what has been created, by name.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
 //! * `jobs`, `bindings`: from a statement to a running job.
+//! * `storable`: rejected rows in columns that a table can have.
 //! * `tables`: tables made, replaced and dropped.
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
@@ -81,6 +82,8 @@ mod relations;
 mod jobs;
 
 mod bindings;
+
+mod storable;
 
 mod tables;
 

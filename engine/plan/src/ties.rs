@@ -24,7 +24,9 @@ pub(crate) fn broken(plan: LogicalPlan) -> Result<LogicalPlan> {
         if !aggregate.aggr_expr.iter().any(|e| ordered(e).is_some()) {
             return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
         }
-        let columns = columns(aggregate.input.schema());
+        // What is grouped by is the same all over a group.
+        let mut columns = columns(aggregate.input.schema());
+        columns.retain(|column| !aggregate.group_expr.contains(column));
         let calls = aggregate.aggr_expr.into_iter().map(|e| tied(e, &columns)).collect::<Result<Vec<_>>>()?;
         let aggregate = Aggregate::try_new(aggregate.input, aggregate.group_expr, calls)?;
         Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
@@ -89,6 +91,7 @@ fn comparable(expr: Expr, kind: &DataType) -> Vec<Expr> {
         DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
             if element.data_type().is_nested() { vec![] } else { vec![expr] }
         }
+        DataType::Null => vec![],
         nested if nested.is_nested() => vec![],
         _ => vec![expr],
     }

@@ -21,7 +21,7 @@ use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
-use super::facts::{EPOCH, Facts, batch, schema};
+use super::facts::{EPOCH, Facts};
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
@@ -194,7 +194,8 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
             let used = |row: &usize| !late.contains(&(name.clone(), path.clone(), *row as i64));
             kept.extend((0..file.rows.len()).filter(used).map(|row| &file.rows[row]));
         }
-        let table = MemTable::try_new(schema(), vec![vec![batch(kept)]]).unwrap();
+        let kept = facts.batch(kept);
+        let table = MemTable::try_new(kept.schema(), vec![vec![kept]]).unwrap();
         context.register_table(name.as_str(), Arc::new(table)).unwrap();
     }
     let mut sql = plain(case.oracle.as_ref().unwrap_or(&case.sql));
