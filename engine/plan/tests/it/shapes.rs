@@ -323,12 +323,12 @@ async fn now_is_when_the_view_was_made() {
     let lowered = f.lower(sql).await.unwrap();
     let bound = lowered.fragment.bind(&f.everything(&lowered)).unwrap();
     let collected: Vec<_> = f.run(bound).await.into_iter().flatten().collect();
-    let plain = "SELECT TIMESTAMP '2025-02-04' AT TIME ZONE 'UTC', DATE '2025-02-04', origin FROM flights
-                 WHERE date < TIMESTAMP '2024-01-02'";
-    let (found, expected) = (lines(&collected), f.batch(plain).await);
+    let found = lines(&collected);
+    // The fixture's views are made on the 400th day after its first; 24 rows are of the first day.
     assert_eq!(found.len(), 24);
-    let cells = |lines: Vec<String>| lines.into_iter().map(|l| l.replace("+00:00", "Z")).collect::<Vec<_>>();
-    assert_eq!(cells(found), cells(expected));
+    for line in found {
+        assert!(line.starts_with("| 2025-02-04T00:00:00") && line.contains(" | 2025-02-04 | "), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -17,15 +17,38 @@ fn hourly(seed: u64) -> Facts {
 /// `calls` over a window of `size` by `keys`. In a call, ` +` and ` -` after its order mark where the rest of the row
 /// decides, in the direction of the order's last expression.
 async fn holds(facts: Facts, size: &str, keys: &str, calls: &str) {
+    let named = keys.rsplit(" AS ").next().unwrap().trim_start_matches(", ");
+    let group = if keys.is_empty() { String::new() } else { format!(", {named}") };
     let sql = format!(
         "SELECT window_start, window_end{keys}, {calls} FROM TUMBLE(a, ts, INTERVAL '{size}') \
-         GROUP BY window_start, window_end{keys}"
+         GROUP BY window_start, window_end{group}"
     );
-    let columns = ["ts", "k", "s", "v", "n"];
-    let rest = |direction: &str| columns.map(|c| format!(", {c}{direction}")).concat();
     let mut case = Case::over([("a", facts)], &sql.replace(" +)", ")").replace(" -)", ")"));
-    case.oracle = Some(sql.replace(" +)", &(rest("") + ")")).replace(" -)", &(rest(" DESC") + ")")));
+    case.oracle = Some(completed(&sql));
     check(&case).await.unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The query with every marked order written out, each column once.
+fn completed(sql: &str) -> String {
+    let Some(at) = [" +)", " -)"].iter().filter_map(|mark| sql.find(mark)).min() else { return sql.to_string() };
+    let (before, after) = sql.split_at(at);
+    let order = before.rsplit("ORDER BY ").next().unwrap();
+    let named: Vec<&str> =
+        order.split(", ").map(|e| e.split(" NULLS").next().unwrap().trim_end_matches(" DESC")).collect();
+    let direction = if after.starts_with(" -") { " DESC" } else { "" };
+    let rest = ["ts", "k", "s", "v", "n"].into_iter().filter(|c| !named.contains(c));
+    let rest: String = rest.map(|c| format!(", {c}{direction}")).collect();
+    format!("{before}{rest}){}", completed(&after[" +)".len()..]))
+}
+
+#[test]
+fn orders_are_completed() {
+    let sql = "a(x ORDER BY n DESC -), b(y ORDER BY abs(n), ts NULLS FIRST, v +) c(z ORDER BY k)";
+    let completed = completed(sql);
+    assert_eq!(
+        completed,
+        "a(x ORDER BY n DESC, ts DESC, k DESC, s DESC, v DESC), b(y ORDER BY abs(n), ts NULLS FIRST, v, k, s, n) c(z ORDER BY k)"
+    );
 }
 
 macro_rules! cases {
@@ -56,7 +79,7 @@ cases! {
     lists_of_few_rows: hourly(208), "10 minutes", ", s", "array_agg(v ORDER BY n +) AS vs, max(n) AS high";
     lists_without_nulls: untidy(209), "12 hours", ", k", "array_agg(v ORDER BY n +) IGNORE NULLS AS vs";
     texts: untidy(210), "1 day", ", k",
-        "string_agg(s, ', ' ORDER BY n +) AS texts, string_agg(upper(s), '' ORDER BY v, ts DESC -) AS upper";
+        "string_agg(s, ', ' ORDER BY n +) AS texts, string_agg(upper(s), '' ORDER BY n +) AS upper";
     distinct_lists: untidy(211), "1 day", ", k",
         "array_agg(DISTINCT n ORDER BY n) AS up, array_agg(DISTINCT s ORDER BY s DESC NULLS LAST) AS down, \
          string_agg(DISTINCT s, ',' ORDER BY s) AS texts";
@@ -64,7 +87,7 @@ cases! {
         "nth_value(v, 2 ORDER BY n +) AS second, nth_value(v, -2 ORDER BY n +) AS last_but_one, nth_value(s, 40 ORDER BY n +) AS none";
     an_order_and_its_reverse: untidy(213), "6 hours", ", k",
         "nth_value(v, 2 ORDER BY n +) AS second, nth_value(v, 2 ORDER BY n DESC -) AS last_but_one";
-    over_expressions: untidy(214), "1 day", ", k % 2",
+    over_expressions: untidy(214), "1 day", ", k % 2 AS parity",
         "array_agg(v * 2 ORDER BY abs(n) +) AS doubles, first_value(upper(s) ORDER BY v - n DESC -) AS text";
     within_a_group: untidy(215), "1 day", ", k",
         "percentile_cont(0.25) WITHIN GROUP (ORDER BY v) AS quarter, percentile_cont(0.5) WITHIN GROUP (ORDER BY n DESC) AS middle";
