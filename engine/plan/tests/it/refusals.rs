@@ -72,6 +72,12 @@ async fn what_cannot_be_incremental_is_refused() {
             &["line 1, column 1: nth_value", "from the first (1, 2, …) or the last (-1, -2, …)"],
         ),
         (
+            &format!(
+                "SELECT window_start, string_agg(origin, ',' ORDER BY date), string_agg(origin, ',' ORDER BY delay) {windowed}"
+            ),
+            &["must have the same ORDER BY, or its reverse", "array_to_string(array_agg(x ORDER BY …), ',')"],
+        ),
+        (
             "SELECT * FROM HOP(flights, date, INTERVAL '1 hour', INTERVAL '2 hours')",
             &["line 1, column 15: HOP: not supported yet"],
         ),
