@@ -31,20 +31,26 @@ impl runtime::Finish for Finish {
     }
 }
 
-/// A sink for INSERT, whose columns go by position: it gives rows the table's names.
-pub(crate) struct Renamed {
+/// What is done to rows on their way into a table.
+type Change = dyn Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync;
+
+/// A sink that rows reach changed: under a table's own names for INSERT, whose columns go by position.
+pub(crate) struct Changed {
     sink: Arc<dyn Sink>,
-    columns: Arc<[String]>,
+    change: Arc<Change>,
 }
 
-impl Renamed {
-    pub(crate) fn new(sink: Arc<dyn Sink>, columns: Vec<String>) -> Self {
-        Renamed { sink, columns: columns.into() }
+impl Changed {
+    pub(crate) fn new(
+        sink: Arc<dyn Sink>,
+        change: impl Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync + 'static,
+    ) -> Self {
+        Changed { sink, change: Arc::new(change) }
     }
 }
 
 #[async_trait]
-impl Sink for Renamed {
+impl Sink for Changed {
     fn name(&self) -> &str {
         self.sink.name()
     }
@@ -54,7 +60,7 @@ impl Sink for Renamed {
     }
 
     fn writer(&self) -> Result<Arc<dyn EpochWriter>> {
-        Ok(Arc::new(RenamedWriter { writer: self.sink.writer()?, columns: Arc::clone(&self.columns) }))
+        Ok(Arc::new(ChangedWriter { writer: self.sink.writer()?, change: Arc::clone(&self.change) }))
     }
 
     async fn commit(
@@ -75,15 +81,15 @@ impl Sink for Renamed {
     }
 }
 
-struct RenamedWriter {
+struct ChangedWriter {
     writer: Arc<dyn EpochWriter>,
-    columns: Arc<[String]>,
+    change: Arc<Change>,
 }
 
 #[async_trait]
-impl EpochWriter for RenamedWriter {
+impl EpochWriter for ChangedWriter {
     async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
-        self.writer.write(lane, renamed(rows, &self.columns)?).await
+        self.writer.write(lane, (self.change)(rows)?).await
     }
 
     async fn finish(&self) -> Result<PreparedCommit> {

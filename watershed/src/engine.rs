@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::ScalarUDF;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use url::Url;
@@ -39,6 +40,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     layers: Layers,
     variables: BTreeMap<String, String>,
+    functions: Vec<ScalarUDF>,
     /// DataFusion's surroundings with the memory pool, and the limit they were made with.
     runtime: Mutex<Option<(u64, Arc<RuntimeEnv>)>>,
 }
@@ -160,6 +162,11 @@ impl Engine {
         &self.inner.layers
     }
 
+    /// The functions that were given to the builder.
+    pub(crate) fn functions(&self) -> &[ScalarUDF] {
+        &self.inner.functions
+    }
+
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         self.inner.variables.get(name).cloned()
     }
@@ -243,6 +250,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     environment: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
+    functions: Vec<ScalarUDF>,
     settings: Values,
 }
 
@@ -254,6 +262,7 @@ impl Default for Builder {
             clock: Arc::new(SystemClock::default()),
             environment: BTreeMap::new(),
             variables: BTreeMap::new(),
+            functions: vec![],
             settings: vec![],
         }
     }
@@ -290,6 +299,46 @@ impl Builder {
         self
     }
 
+    /// A scalar function for views and queries, by its name in lower case; it may not have the name of another one.
+    ///
+    /// Views take functions that are declared [`Immutable`](datafusion::logical_expr::Volatility::Immutable): the same
+    /// arguments, the same value, in every run and every version of the program, since a view goes on for years and never
+    /// computes a closed window again. Whoever runs the job must bring the function. It runs on many threads at a time, and
+    /// rows come in no order.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use watershed::Engine;
+    /// use watershed::arrow::array::AsArray;
+    /// use watershed::arrow::datatypes::{DataType, Int64Type};
+    /// use watershed::datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+    ///
+    /// # async fn example() -> watershed::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a temporary folder");
+    /// let squared = create_udf(
+    ///     "squared",
+    ///     vec![DataType::Int64],
+    ///     DataType::Int64,
+    ///     Volatility::Immutable,
+    ///     Arc::new(|args: &[ColumnarValue]| {
+    ///         let args = ColumnarValue::values_to_arrays(args)?;
+    ///         let squares = args[0].as_primitive::<Int64Type>().unary::<_, Int64Type>(|x| x.wrapping_mul(x));
+    ///         Ok(ColumnarValue::Array(Arc::new(squares)))
+    ///     }),
+    /// );
+    /// let engine = Engine::builder().home(dir.path().display().to_string()).udf(squared).build()?;
+    /// let rows = engine.query("SELECT squared(12) AS x").await?;
+    /// assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 144);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().expect("a runtime").block_on(example()).expect("the example runs");
+    /// ```
+    pub fn udf(mut self, function: ScalarUDF) -> Self {
+        self.functions.push(function);
+        self
+    }
+
     /// Environment variables: `WATERSHED_…` below all other settings, and any of them for `${NAME}` that
     /// [`variables`](Self::variables) leaves open. An engine heeds no environment but what is given here.
     pub fn environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
@@ -302,8 +351,15 @@ impl Builder {
         let home = self.stores.open(&self.home)?;
         let mut variables = self.environment;
         variables.extend(self.variables);
-        let inner =
-            Inner { home, stores: self.stores, clock: self.clock, layers, variables, runtime: Mutex::default() };
+        let inner = Inner {
+            home,
+            stores: self.stores,
+            clock: self.clock,
+            layers,
+            variables,
+            functions: self.functions,
+            runtime: Mutex::default(),
+        };
         Ok(Engine { inner: Arc::new(inner) })
     }
 }

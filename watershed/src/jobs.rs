@@ -17,7 +17,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use watershed_core::error::Place;
 use watershed_core::settings::Settings;
-use watershed_core::{Error, Result};
+use watershed_core::{Error, EventTime, Result};
 use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
 use watershed_operators::window_operator;
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
@@ -32,6 +32,7 @@ use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
+use crate::storable::Storable;
 use crate::tables::{self, late_location};
 
 /// The table property that names a view's key.
@@ -104,7 +105,8 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     };
     let mut settings = session.layers.resolve(&asked.with.settings)?;
     let fixed = fix_from(&mut settings, existing.as_ref(), parsed.at)?;
-    let (known, lowered) = lower(session, &asked, &settings).await?;
+    let created = existing.as_ref().map_or_else(|| engine.clock().now(), |entry| entry.created);
+    let (known, lowered) = lower(session, &asked, &settings, created).await?;
     if let Some(entry) = &existing {
         check_views(entry, &known.views, parsed.at)?;
     }
@@ -141,7 +143,7 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         or_replace: manners.or_replace,
         fixed: fixed.clone(),
         views: known.views.clone(),
-        created: engine.clock().now(),
+        created,
     };
     let standing = match (existing, replaces) {
         (Some(entry), _) => Standing::Resume(entry),
@@ -176,7 +178,7 @@ pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<St
     }
     let asked = asked(session, parsed)?;
     let settings = session.layers.resolve(&asked.with.settings)?;
-    let (_, lowered) = lower(session, &asked, &settings).await?;
+    let (_, lowered) = lower(session, &asked, &settings, session.engine.clock().now()).await?;
     let table = table_spec(&asked, &lowered, None, parsed.at)?;
     let by: Vec<String> = table.partition_by.iter().map(PartitionBy::to_string).collect();
     let by = if by.is_empty() { String::new() } else { format!("table: partitioned by {}\n", by.join(", ")) };
@@ -213,8 +215,9 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
     let options = SinkOptions { target_file_size: settings.target_file_size, lanes: parallelism, create: Create::Now };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
+    let storable = Storable::of(&lowered.rejected);
     let rejected = TableSpec {
-        schema: lowered.rejected.clone(),
+        schema: storable.schema().clone(),
         partition_by: vec![],
         properties: BTreeMap::new(),
         owner: Some(entry.incarnation),
@@ -229,10 +232,12 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         incarnation: entry.incarnation,
         inputs,
         sink: match columns {
-            Some(columns) => Arc::new(bindings::Renamed::new(Arc::new(result), columns)),
+            Some(columns) => {
+                Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
+            }
             None => Arc::new(result),
         },
-        rejects: Arc::new(late),
+        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| storable.rows(&rows))),
         settings,
         goal: Goal { to_the_end: session.options.to_the_end },
     };
@@ -352,9 +357,14 @@ fn fix_from(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Res
     Ok(settings.from.iter().map(|from| (FROM.to_string(), from.to_string())).collect())
 }
 
-async fn lower(session: &Session<'_>, asked: &Asked<'_>, settings: &Settings) -> Result<(Known, Lowered)> {
+async fn lower(
+    session: &Session<'_>,
+    asked: &Asked<'_>,
+    settings: &Settings,
+    made: EventTime,
+) -> Result<(Known, Lowered)> {
     let known = relations::streaming(session.engine, &session.entries, &session.layers, settings, asked.query).await?;
-    let options = LowerOptions { parallelism: parallelism(settings), from: settings.from };
+    let options = LowerOptions { parallelism: parallelism(settings), from: settings.from, made };
     let lowered = known.planner.lower(asked.query, &options).await?;
     if lowered.inputs.is_empty() {
         return Err(Error::sql(format!(

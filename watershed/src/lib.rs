@@ -55,6 +55,7 @@
 //! * [`catalog`]: what has been created, by name.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
 //! * `jobs`, `bindings`: from a statement to a running job.
+//! * `storable`: rejected rows in columns that a table can have.
 //! * `tables`: tables made, replaced and dropped.
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
@@ -82,6 +83,8 @@ mod jobs;
 
 mod bindings;
 
+mod storable;
+
 mod tables;
 
 pub mod load;
@@ -91,6 +94,9 @@ pub mod batch;
 pub mod listing;
 
 pub mod memory;
+
+/// Arrow and DataFusion in the very versions that this crate's interface speaks of.
+pub use {arrow, datafusion};
 
 pub use engine::{Builder, Engine, Outcome, RunOptions};
 pub use layers::settings_help;

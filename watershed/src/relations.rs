@@ -178,7 +178,8 @@ fn not_there_yet(entry: &Entry, e: Error) -> Error {
 
 impl Known {
     fn new(engine: &Engine, settings: &Settings) -> Result<Self> {
-        let planner = Planner::new(engine.runtime(settings)?, parallelism(settings))?;
+        let mut planner = Planner::new(engine.runtime(settings)?, parallelism(settings))?;
+        engine.functions().iter().try_for_each(|function| planner.add_function(function.clone()))?;
         Ok(Known { planner, sources: BTreeMap::new(), views: BTreeMap::new() })
     }
 

@@ -14,6 +14,7 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 
+use crate::ordered;
 use crate::window_spec::WindowSpec;
 
 /// The groups of one window.
@@ -135,9 +136,12 @@ pub(crate) fn state_types(spec: &WindowSpec) -> Result<Vec<Vec<DataType>>> {
     Ok(widths.into_iter().map(|n| fields.by_ref().take(n).map(|f| f.data_type().clone()).collect()).collect())
 }
 
-/// DataFusion's own accumulators for groups, or its adapter where an aggregate has none.
+/// DataFusion's own accumulators for groups, ours where order matters, or its adapter where an aggregate has none.
 pub(crate) fn accumulators(aggregates: &[Arc<AggregateFunctionExpr>]) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
     let one = |aggregate: &Arc<AggregateFunctionExpr>| -> Result<Box<dyn GroupsAccumulator>> {
+        if ordered::is_ordered(aggregate) {
+            return Ok(Box::new(ordered::accumulator(aggregate)?));
+        }
         if aggregate.groups_accumulator_supported() {
             return aggregate.create_groups_accumulator();
         }
@@ -145,4 +149,11 @@ pub(crate) fn accumulators(aggregates: &[Arc<AggregateFunctionExpr>]) -> Result<
         Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
     };
     aggregates.iter().map(one).collect()
+}
+
+/// Whether the aggregates can be computed at all: what an accumulator says of its arguments, before there are rows.
+pub fn check_aggregates(aggregates: &[Arc<AggregateFunctionExpr>]) -> Result<()> {
+    let adapted = aggregates.iter().filter(|a| !ordered::is_ordered(a) && !a.groups_accumulator_supported());
+    adapted.map(|a| a.create_accumulator()).collect::<Result<Vec<_>>>()?;
+    accumulators(aggregates).map(|_| ())
 }

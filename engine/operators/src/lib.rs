@@ -4,6 +4,7 @@
 //! * [`window_spec`]: which windows an aggregate has and what its columns are.
 //! * [`gate`]: keeps rows aside that must not be used: late ones, and ones without a usable time.
 //! * [`window_start`]: where a row's window starts.
+//! * `groups`, `ordered`: the groups of one window, and aggregates whose answer depends on the order of rows.
 //! * [`window_partial`]: a worker's rows to partial states, window by window.
 //! * [`window_aggregate`]: merges partial aggregates into windows, emits each once when it is final, and forgets it.
 //! * [`pane_aggregate`]: the same for windows that overlap, which share their panes.
@@ -15,6 +16,8 @@ pub mod window_spec;
 pub mod gate;
 
 pub(crate) mod groups;
+
+pub(crate) mod ordered;
 
 pub mod window_start;
 
@@ -31,6 +34,7 @@ pub(crate) mod sliding;
 pub mod pane_aggregate;
 
 pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
+pub use groups::check_aggregates;
 pub use pane_aggregate::PaneAggregate;
 pub use window_aggregate::{WindowAggregate, window_operator};
 pub use window_form::{WindowEnd, WindowForm};

@@ -240,7 +240,10 @@ impl Worker {
     fn arguments(&self, batch: &RecordBatch) -> Result<Vec<Arguments>> {
         let rows = batch.num_rows();
         let of = self.aggregation.aggregates.iter().zip(&self.aggregation.filters).map(|(aggregate, filter)| {
-            let values = aggregate.expressions().into_iter().map(|e| e.evaluate(batch)?.into_array(rows));
+            // What it is ordered by comes after its arguments, as DataFusion's accumulators expect.
+            let order = aggregate.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
+            let arguments = aggregate.expressions().into_iter().chain(order);
+            let values = arguments.map(|e| e.evaluate(batch)?.into_array(rows));
             let filter = match filter {
                 Some(filter) => Some(filter.evaluate(batch)?.into_array(rows)?.as_boolean().clone()),
                 None => None,

@@ -18,6 +18,7 @@
 //! * [`sql`]: text to statements; rewrites and refusals that need no plan.
 //! * [`session`]: the planner and its catalogs.
 //! * [`tables`]: sources and tables, as DataFusion sees them.
+//! * [`ties`]: an order inside an aggregate, made complete.
 //! * [`shape`]: stateless, or one aggregate; all else is refused.
 //! * [`trace`]: where a column comes from.
 //! * [`window`]: which expressions are windows.
@@ -32,6 +33,8 @@ pub mod sql;
 pub mod session;
 
 mod tables;
+
+mod ties;
 
 mod shape;
 

@@ -85,6 +85,8 @@ pub struct LowerOptions {
     pub parallelism: usize,
     /// Facts before this are not read, windows that begin before it not emitted.
     pub from: Option<EventTime>,
+    /// When the view was made: what `now()` says in it, in every run.
+    pub made: EventTime,
 }
 
 /// What lowering needs to know besides the plan.

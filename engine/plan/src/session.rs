@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use chrono::DateTime;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
@@ -15,8 +16,9 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
@@ -25,7 +27,7 @@ use datafusion::sql::sqlparser::ast;
 use watershed_core::error::{Error, Place, Result};
 use watershed_core::history::Layout;
 use watershed_core::scan::ScanFile;
-use watershed_core::time::Span;
+use watershed_core::time::{EventTime, Span};
 
 use crate::lower::{LowerOptions, Lowered, Lowering};
 use crate::scan::{engine_error, table_schema};
@@ -34,6 +36,7 @@ use crate::sql::place::{place, planning_error};
 use crate::sql::window_tables::{Found, Mode};
 use crate::sql::{refuse, views, window_functions, window_tables};
 use crate::tables::{FilesProvider, SourceProvider};
+use crate::ties;
 
 /// Rules that may optimise a source out of the plan, which the runtime has to follow all the same. Those that rewrite
 /// aggregates need not be named: an aggregate never meets the optimiser.
@@ -84,6 +87,24 @@ impl Planner {
         Ok(Planner { streaming, batch, sources: BTreeMap::new(), tables: vec![], views: BTreeMap::new() })
     }
 
+    /// Makes a function known to streaming and batch queries. It may not take the place of another one: a view's meaning would
+    /// depend on who runs it.
+    pub fn add_function(&mut self, function: ScalarUDF) -> Result<()> {
+        let names = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str));
+        let state = self.batch.state();
+        let taken = |name: &str| {
+            let scalar = state.scalar_functions().contains_key(name);
+            scalar || state.aggregate_functions().contains_key(name) || state.window_functions().contains_key(name)
+        };
+        if let Some(name) = names.into_iter().find(|name| taken(name)) {
+            let message = format!("function {name}: there is one of this name already; give yours another name");
+            return Err(Error::input(message));
+        }
+        self.streaming.register_udf(function.clone());
+        self.batch.register_udf(function);
+        Ok(())
+    }
+
     /// Makes a source known to streaming queries; its event time must be a timestamp.
     pub fn add_source(&mut self, source: SourceTable) -> Result<()> {
         let SourceTable { name, layout, time_column, .. } = &source;
@@ -132,8 +153,8 @@ impl Planner {
     /// Lowers a query to a streaming graph, or says what of it cannot be made incremental.
     pub async fn lower(&self, query: &ast::Query, options: &LowerOptions) -> Result<Lowered> {
         let at = place(query);
-        let state = with_parallelism(self.streaming.state(), options.parallelism);
-        let single = with_parallelism(self.streaming.state(), 1);
+        let state = as_of(with_parallelism(self.streaming.state(), options.parallelism), options.made);
+        let single = as_of(with_parallelism(self.streaming.state(), 1), options.made);
         let mut planned = self.analysed(&state, query, Mode::Panes).await?;
         if planned.found.overlapping && shape::aggregates(&planned.plan, at)?.is_empty() {
             // Without an aggregate there is nothing to share: each row is put out once a window.
@@ -154,7 +175,7 @@ impl Planner {
         refuse::check(&query)?;
         let grouping_at = refuse::grouping_place(&query);
         let plan = logical(state, query, at).await?;
-        // Before constants are folded: now() would be one.
+        // Before constants are folded: now() is one then.
         shape::check_expressions(&plan, at)?;
         let plan = analysed(state, plan).map_err(|e| planning_error(&e, at))?;
         Ok(Analysed { plan, grouping_at, found })
@@ -220,15 +241,25 @@ fn with_parallelism(mut state: SessionState, parallelism: usize) -> SessionState
     state
 }
 
-async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> Result<LogicalPlan> {
-    let statement = EngineStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-    state.statement_to_plan(statement).await.map_err(|e| planning_error(&e, at))
+/// What `now()` says.
+fn as_of(mut state: SessionState, now: EventTime) -> SessionState {
+    state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(now.0);
+    state
 }
 
-/// Types settled, constants folded, filters as far down as they go; the plan's shape is still the query's.
+async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> Result<LogicalPlan> {
+    let statement = EngineStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+    let plan = state.statement_to_plan(statement).await.and_then(ties::broken);
+    plan.map_err(|e| planning_error(&e, at))
+}
+
+/// Types settled, constants folded, DISTINCT turned into GROUP BY, filters as far down as they go; the plan's shape is still the query's.
 fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let plan = state.analyzer().execute_and_check(plan, &state.config_options().clone(), |_, _| {})?;
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
-        vec![Arc::new(SimplifyExpressions::new()), Arc::new(PushDownFilter::new())];
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(PushDownFilter::new()),
+    ];
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
 }

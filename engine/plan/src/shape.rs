@@ -1,11 +1,11 @@
 //! The shape of a plan: stateless all through, or aggregates one above the other with stateless work between them.
 //!
 //! ```text
-//! [Projection | Filter | SubqueryAlias]*               the finish, once a window is final
+//! [Projection | Filter | SubqueryAlias | Unnest]*               the finish, once a window is final
 //!   Aggregate
-//!     [Projection | Filter | SubqueryAlias]*           between two stages
-//!       Aggregate                                      the lowest
-//!         [Projection | Filter | SubqueryAlias | Union]*  the fragment
+//!     [Projection | Filter | SubqueryAlias | Unnest]*           between two stages
+//!       Aggregate                                               the lowest
+//!         [Projection | Filter | SubqueryAlias | Union | Unnest]*  the fragment
 //!           TableScan of a source
 //! ```
 //!
@@ -14,6 +14,22 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Volatility};
 use watershed_core::error::{Error, Place, Result};
+
+use crate::ties::ORDERED;
+
+/// Functions that tell the time.
+const CLOCKS: [&str; 3] = ["now", "current_date", "current_time"];
+
+pub(crate) const ANY_VALUE: &str = "any_value: which row it takes depends on the order in which rows are read, which history does not have; write \
+     first_value(x ORDER BY …), or min(x)";
+
+/// Why an aggregate needs an order of its own.
+pub(crate) fn unordered(name: &str) -> String {
+    format!(
+        "{name}: depends on the order in which rows are read, which history does not have; add ORDER BY inside: \
+         {name}(x ORDER BY …)"
+    )
+}
 
 /// Refuses what no expression of a view may hold, wherever it stands.
 pub(crate) fn check_expressions(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
@@ -30,6 +46,7 @@ pub(crate) fn aggregates(plan: &LogicalPlan, at: Option<Place>) -> Result<Vec<&A
             LogicalPlan::Projection(p) => &p.input,
             LogicalPlan::Filter(f) => &f.input,
             LogicalPlan::SubqueryAlias(a) => &a.input,
+            LogicalPlan::Unnest(u) => &u.input,
             LogicalPlan::Aggregate(aggregate) => {
                 found.push(aggregate);
                 &aggregate.input
@@ -39,6 +56,15 @@ pub(crate) fn aggregates(plan: &LogicalPlan, at: Option<Place>) -> Result<Vec<&A
                 return Ok(found);
             }
         };
+    }
+}
+
+/// Whether several rows may be made of one group: lists are unnested above the aggregate.
+pub(crate) fn multiplies(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(_) => false,
+        LogicalPlan::Unnest(unnest) if !unnest.list_type_columns.is_empty() => true,
+        other => other.inputs().into_iter().any(multiplies),
     }
 }
 
@@ -56,6 +82,7 @@ fn stateless(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Union(_)
+        | LogicalPlan::Unnest(_)
         | LogicalPlan::TableScan(_) => plan.inputs().into_iter().try_for_each(|input| stateless(input, at)),
         other => Err(Error::sql_at(reason(other), at)),
     }
@@ -84,7 +111,6 @@ fn reason(node: &LogicalPlan) -> String {
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             return "the query reads no source: a view needs FROM, with a source in it".to_string();
         }
-        LogicalPlan::Unnest(_) => ("Unnest", "not supported yet"),
         LogicalPlan::RecursiveQuery(_) => ("RecursiveQuery", "cannot be kept up incrementally"),
         other => return format!("{}: not supported in a view", other.display()),
     };
@@ -111,8 +137,11 @@ fn refuse(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) => match call.func.signature().volatility {
             Volatility::Immutable => None,
+            // The time when the view was made, in every run.
+            Volatility::Stable if CLOCKS.contains(&call.func.name()) => None,
             Volatility::Stable => Some(format!(
-                "{}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'",
+                "{}(): its value may be another one in the next run, so a result could not be repeated; if it depends on \
+                 its arguments alone, declare it Volatility::Immutable",
                 call.func.name()
             )),
             Volatility::Volatile => Some(format!(
@@ -128,9 +157,10 @@ fn refuse(expr: &Expr) -> Option<String> {
         }
         Expr::AggregateFunction(call) => {
             let name = call.func.name();
-            matches!(name, "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg").then(|| {
-                format!("{name}: depends on the order in which rows are read, which history does not have; not supported yet")
-            })
+            if name == "any_value" {
+                return Some(ANY_VALUE.to_string());
+            }
+            (ORDERED.contains(&name) && call.params.order_by.is_empty()).then(|| unordered(name))
         }
         Expr::GroupingSet(_) => {
             Some("GROUPING SETS, ROLLUP and CUBE: not supported yet; write one view for each grouping".to_string())

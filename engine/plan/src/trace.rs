@@ -1,9 +1,9 @@
-//! Where a column comes from: an expression is followed down through projections, filters, aliases and unions until it
-//! speaks of the columns of a leaf.
+//! Where a column comes from: an expression is followed down through projections, filters, aliases, unions and unnests
+//! until it speaks of the columns of a leaf. What is unnested is followed no further.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Unnest};
 
 /// An expression over the columns of one leaf: a scan, or whatever is not looked through, such as an aggregate.
 #[derive(Debug)]
@@ -32,8 +32,27 @@ pub(crate) fn trace<'a>(expr: &Expr, plan: &'a LogicalPlan) -> Result<Vec<Traced
             }
             Ok(branches)
         }
+        LogicalPlan::Unnest(unnest) => match unnested(expr, unnest)? {
+            true => Ok(vec![Traced { expr: expr.clone(), leaf: plan }]),
+            false => {
+                let below = replace(expr, plan, |i| column(&unnest.input, unnest.dependency_indices[i]))?;
+                trace(&below, &unnest.input)
+            }
+        },
         leaf => Ok(vec![Traced { expr: expr.clone(), leaf }]),
     }
+}
+
+/// Whether an expression over an unnest's output has to do with what is unnested.
+fn unnested(expr: &Expr, unnest: &Unnest) -> Result<bool> {
+    for column in expr.column_refs() {
+        let from = unnest.dependency_indices[unnest.schema.index_of_column(column)?];
+        let list = unnest.list_type_columns.iter().any(|(index, _)| *index == from);
+        if list || unnest.struct_type_columns.contains(&from) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The `i`th column of a plan's output, by name.

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
@@ -153,12 +155,12 @@ impl Checkpoints {
         let encode = || {
             let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
             let mut writer = FileWriter::try_new_with_options(vec![], schema, options)?;
-            for chunk in chunks {
-                writer.write(chunk)?;
+            for chunk in one_dictionary(schema, chunks)? {
+                writer.write(&chunk)?;
             }
             writer.into_inner()
         };
-        let body = encode().map_err(|e: arrow::error::ArrowError| Error::bug(format!("encoding state: {e}")))?;
+        let body = encode().map_err(|e: ArrowError| Error::bug(format!("encoding state: {e}")))?;
         self.put(&self.state_path(file), body.into()).await
     }
 
@@ -168,7 +170,7 @@ impl Checkpoints {
         let missing = || Error::stopped(format!("state file {path} of job {} is missing", self.job));
         let bytes = self.get(&path).await?.ok_or_else(missing)?;
         let decode = || FileReader::try_new(std::io::Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>();
-        decode().map_err(|e: arrow::error::ArrowError| Error::stopped(format!("state file {path} cannot be read: {e}")))
+        decode().map_err(|e: ArrowError| Error::stopped(format!("state file {path} cannot be read: {e}")))
     }
 
     /// Keeps what a history needs to be pinned at this version again; returns its name.
@@ -253,4 +255,29 @@ impl Checkpoints {
             Err(e) => Err(Error::storage("reading", path.as_ref(), e)),
         }
     }
+}
+
+/// The chunks, with a dictionary a column that all share: an IPC file cannot hold more.
+fn one_dictionary(schema: &SchemaRef, chunks: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
+    fn has(kind: &DataType) -> bool {
+        match kind {
+            DataType::Dictionary(..) => true,
+            DataType::Struct(fields) => fields.iter().any(|f| has(f.data_type())),
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                has(item.data_type())
+            }
+            DataType::Map(entries, _) => has(entries.data_type()),
+            _ => false,
+        }
+    }
+    if !schema.fields().iter().any(|f| has(f.data_type())) {
+        return Ok(chunks.to_vec());
+    }
+    let whole = concat_batches(schema, chunks)?;
+    let mut at = 0;
+    let piece = |chunk: &RecordBatch| {
+        at += chunk.num_rows();
+        whole.slice(at - chunk.num_rows(), chunk.num_rows())
+    };
+    Ok(chunks.iter().map(piece).collect())
 }

@@ -40,11 +40,25 @@ pub(crate) fn delta_schema_as(schema: &Schema, ntz: bool) -> Result<SchemaRef> {
             )));
         }
         let data_type = delta_type(field.data_type(), ntz, true).map_err(|why| {
-            Error::input(format!("column `{name}` is {}, {why}; cast it to another type", field.data_type()))
+            let advice = advice(field.data_type(), name);
+            Error::input(format!("column `{name}` is {}, {why}; {advice}", field.data_type()))
         })?;
         fields.push(Field::new(name, data_type, true).into());
     }
     Ok(Schema::new(fields).into())
+}
+
+/// What to write instead of a column that Delta does not have.
+fn advice(data_type: &DataType, name: &str) -> String {
+    use DataType::*;
+    match data_type {
+        Time32(_) | Time64(_) | Interval(_) | Duration(_) => format!("keep it as text: CAST({name} AS VARCHAR)"),
+        Decimal256(_, scale) if (0..=38).contains(scale) => format!("if it fits, CAST({name} AS DECIMAL(38, {scale}))"),
+        Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => format!("CAST({name} AS DOUBLE)"),
+        Null => format!("give it one: CAST({name} AS VARCHAR)"),
+        nested if nested.is_nested() => "cast what is inside with arrow_cast, or put it out by itself".to_string(),
+        _ => "cast it to another type".to_string(),
+    }
 }
 
 fn delta_type(data_type: &DataType, ntz: bool, top: bool) -> Result<DataType, &'static str> {
@@ -145,7 +159,8 @@ mod tests {
             let error = of(bad.clone()).unwrap_err();
             assert!(error.starts_with(&format!("column `x` is {bad}, a type that")), "{error}");
         }
-        assert!(of(Decimal256(50, 0)).is_err());
+        assert!(of(Decimal256(50, 3)).unwrap_err().contains("CAST(x AS DECIMAL(38, 3))"));
+        assert!(of(Time64(TimeUnit::Microsecond)).unwrap_err().contains("CAST(x AS VARCHAR)"));
         let nested = List(Field::new("item", Timestamp(TimeUnit::Nanosecond, None), true).into());
         assert!(of(nested).unwrap_err().contains("nested nanoseconds"));
         let names = |a: &str, b: &str| {

@@ -248,6 +248,10 @@ impl Lowering<'_> {
                 let type_of = |c: &Column| leaf.schema.field_from_column(c).ok().map(|f| f.data_type().clone());
                 Some((name, meant(meaning(&expr, &type_of), |c| edge_of(c).map(Some))))
             }
+            // A branch of its own, and nothing that a watermark speaks of.
+            (LogicalPlan::Unnest(unnest), _) => {
+                Some((self.names(&unnest.input).into_iter().next()?, Meant::Role(Role::Key)))
+            }
             _ => None,
         });
         Ok(meant.collect())
@@ -287,6 +291,13 @@ impl Lowering<'_> {
         }
         let first = self.names(&aggregate.input).into_iter().next().unwrap_or_default();
         let time = self.sources.get(&first).map_or("ts", |s| s.time_column.as_str());
+        if aggregate.aggr_expr.is_empty() {
+            let message = format!(
+                "SELECT DISTINCT (Distinct): every row there ever was would have to be remembered; put a window among the \
+                 columns: SELECT DISTINCT window_start, … FROM TUMBLE({first}, {time}, INTERVAL '1 hour')"
+            );
+            return Error::sql_at(message, self.grouping_at.or(self.at));
+        }
         let what =
             if aggregate.group_expr.is_empty() { "an aggregate over everything" } else { "GROUP BY without a window" };
         let message = format!(

@@ -5,6 +5,7 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use watershed_operators::{Edge, WindowForm};
 
 use super::grouping::Grouping;
+use crate::shape;
 use crate::trace::{Traced, column, trace};
 
 /// Output columns that are group columns, and the one that is the window's start.
@@ -23,6 +24,9 @@ pub(super) fn output_key(
         }
     }
     let start = carriers.iter().find(|(_, group)| group.edge == Some(Edge::Start)).map(|(name, _)| name.clone());
+    if shape::multiplies(plan) {
+        return Ok((vec![], start));
+    }
     // One edge tells the window, but where several windows have the same start.
     let needs_end = start.is_none() || matches!(grouping.form, WindowForm::Cumulate { .. });
     let mut seen = vec![];

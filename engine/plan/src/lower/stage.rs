@@ -19,7 +19,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use watershed_core::error::Result;
-use watershed_operators::{WindowForm, WindowPartialExec, WindowSpec, WindowStartExpr};
+use watershed_operators::{WindowForm, WindowPartialExec, WindowSpec, WindowStartExpr, check_aggregates};
 
 use super::grouping::Grouping;
 use super::marks;
@@ -110,6 +110,7 @@ impl Lowering<'_> {
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
+        check_aggregates(&aggregates)?;
         let group = grouping.columns.iter().enumerate().map(|(i, (_, name))| {
             let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(name, i));
             (column, name.clone())

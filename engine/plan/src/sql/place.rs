@@ -29,6 +29,11 @@ pub(crate) fn planning_error(error: &DataFusionError, statement: Option<Place>) 
             message = rest.to_string();
         }
     }
+    if message.contains("Conflicting ordering requirements") {
+        message = "all nth_value and string_agg of one query must have the same ORDER BY, or its reverse; array_agg need not: \
+                   array_to_string(array_agg(x ORDER BY …), ',')"
+            .to_string();
+    }
     for help in diagnostic.into_iter().flat_map(|d| &d.helps) {
         message = format!("{message} ({})", help.message);
     }

@@ -6,11 +6,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Spanned, Visit, Visitor,
 };
 use watershed_core::error::{Error, Place, Result};
 
 use super::place::{place, span_place};
+use crate::shape;
 
 pub(crate) fn check(query: &Query) -> Result<()> {
     match query.visit(&mut Check) {
@@ -72,9 +74,9 @@ impl Visitor for Check {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
         let at = span_place(select.select_token.0.span);
-        if let Some(Distinct::Distinct | Distinct::On(_)) = &select.distinct {
-            let why = "SELECT DISTINCT (Distinct): every row there ever was would have to be remembered; write GROUP BY \
-                       with a window, such as TUMBLE";
+        if let Some(Distinct::On(_)) = &select.distinct {
+            let why = "SELECT DISTINCT ON: not supported yet; write first_value(x ORDER BY …) for each column, and GROUP BY \
+                       with a window";
             return refuse_at(at, why);
         }
         if select.top.is_some() || select.qualify.is_some() {
@@ -139,19 +141,20 @@ fn call(function: &Function) -> ControlFlow<Error> {
             );
             refuse(function, why)
         }
-        "now" | "current_timestamp" | "current_date" | "current_time" | "today" | "localtimestamp" => {
-            let why = format!(
-                "{name}(): not supported yet in a view; write the time as a literal: TIMESTAMP '2024-01-01 00:00:00'"
-            );
-            refuse(function, why)
+        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" | "listagg" if !ordered(function) => {
+            refuse(function, shape::unordered(&name))
         }
-        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => {
-            let why = format!(
-                "{name}: depends on the order in which rows are read, which history does not have; not supported yet, also \
-                 with ORDER BY inside; min, max and count(DISTINCT …) do not depend on it"
-            );
-            refuse(function, why)
-        }
+        "any_value" => refuse(function, shape::ANY_VALUE),
         _ => ControlFlow::Continue(()),
     }
+}
+
+/// Whether there is an ORDER BY inside a call.
+fn ordered(function: &Function) -> bool {
+    let clauses = match &function.args {
+        FunctionArguments::List(list) => &list.clauses[..],
+        _ => &[],
+    };
+    let inside = clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
+    inside || !function.within_group.is_empty()
 }

@@ -113,7 +113,7 @@ impl Fixture {
     }
 
     pub(crate) async fn lower_from(&self, text: &str, from: Option<EventTime>) -> Result<Lowered> {
-        self.planner.lower(&query(text)?, &LowerOptions { parallelism: 2, from }).await
+        self.planner.lower(&query(text)?, &LowerOptions { parallelism: 2, from, made: midnight(400) }).await
     }
 
     /// Each hole reads every file.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
@@ -117,6 +119,55 @@ const CASES: &[Case] = &[
         end: HOUR,
         groups: "window_start Utf8(\"x\")",
     },
+    // The order inside a call is made complete without a trace in the names.
+    Case {
+        sql: "SELECT window_start, first_value(delay ORDER BY origin) AS f, last_value(arrival ORDER BY delay DESC, day) AS l,
+                     last_value(origin ORDER BY distance) FILTER (WHERE delay > 0) AS g
+              FROM TUMBLE(flights, date, INTERVAL '1 day') GROUP BY window_start",
+        output: "window_start f l g",
+        key: "window_start",
+        window_start: Some("window_start"),
+        end: Some(WindowEnd::Fixed(Span::DAY)),
+        groups: "window_start",
+    },
+    Case {
+        sql: "SELECT window_start, percentile_cont(0.3) WITHIN GROUP (ORDER BY delay) AS p,
+                     percentile_cont(0.5) WITHIN GROUP (ORDER BY delay) AS q
+              FROM TUMBLE(flights, date, INTERVAL '1 day') GROUP BY window_start",
+        output: "window_start p q",
+        key: "window_start",
+        window_start: Some("window_start"),
+        end: Some(WindowEnd::Fixed(Span::DAY)),
+        groups: "window_start",
+    },
+    Case {
+        sql: "SELECT DISTINCT origin, window_start FROM TUMBLE(flights, date, INTERVAL '1 day')",
+        output: "origin window_start",
+        key: "origin window_start",
+        window_start: Some("window_start"),
+        end: Some(WindowEnd::Fixed(Span::DAY)),
+        groups: "window_start origin",
+    },
+    // Unnested below: a key like any other. Above: several rows of one group, so there is no key.
+    Case {
+        sql: "SELECT window_start, tag, count(*) AS n
+              FROM (SELECT window_start, unnest([origin, 'all']) AS tag FROM TUMBLE(flights, date, INTERVAL '1 hour'))
+              GROUP BY window_start, tag",
+        output: "window_start tag n",
+        key: "window_start tag",
+        window_start: Some("window_start"),
+        end: HOUR,
+        groups: "window_start tag",
+    },
+    Case {
+        sql: "SELECT window_start, origin, unnest([min(delay), max(delay)]) AS d
+              FROM TUMBLE(flights, date, INTERVAL '1 day') GROUP BY window_start, origin",
+        output: "window_start origin d",
+        key: "",
+        window_start: Some("window_start"),
+        end: Some(WindowEnd::Fixed(Span::DAY)),
+        groups: "window_start origin",
+    },
     Case {
         sql: "SELECT origin, delay * 2 AS d, day FROM flights WHERE delay > 0 AND day > DATE '2024-01-01'",
         output: "origin d day",
@@ -223,6 +274,13 @@ async fn a_stateless_fragment_gives_the_batch_answer() {
         "SELECT * FROM TUMBLE(flights, date, INTERVAL '1 day') AS t WHERE t.origin = 'JFK'",
         "SELECT date FROM flights WHERE false",
         "SELECT 1 AS one FROM flights",
+        "SELECT origin, unnest([delay, 7, NULL]) AS d FROM flights WHERE distance > 105",
+        "SELECT unnest(named_struct('o', origin, 'd', delay)), date FROM flights",
+        "SELECT date, u * 2 AS u FROM (SELECT date, unnest(range(0, delay)) AS u FROM flights) WHERE u > 1 AND date IS NOT NULL",
+        "SELECT map([origin, 'x'], [delay, 1]) AS m, [delay] AS l, {'o': origin, 'n': [1, delay]} AS s FROM flights
+         WHERE origin IS NOT NULL",
+        "SELECT m['JFK'] AS j, array_length(l) AS n, s['o'] AS o FROM (SELECT map([coalesce(origin, '-')], [delay]) AS m,
+         make_array(delay, 1) AS l, struct(origin AS o) AS s FROM flights)",
     ] {
         let lowered = f.lower(sql).await.unwrap();
         let bound = lowered.fragment.bind(&f.everything(&lowered)).unwrap();
@@ -264,4 +322,47 @@ async fn an_event_time_is_a_timestamp() {
     assert!(message.contains("day is of type Date32"), "{message}");
     let message = planner.add_source(source("nope")).unwrap_err().to_string();
     assert!(message.contains("no column nope") && message.contains("date, arrival"), "{message}");
+}
+
+#[tokio::test]
+async fn now_is_when_the_view_was_made() {
+    let f = fixture();
+    let sql =
+        "SELECT now() AS made, current_date AS today, origin FROM flights WHERE date < now() - INTERVAL '399 days'";
+    let lowered = f.lower(sql).await.unwrap();
+    let bound = lowered.fragment.bind(&f.everything(&lowered)).unwrap();
+    let collected: Vec<_> = f.run(bound).await.into_iter().flatten().collect();
+    let found = lines(&collected);
+    // The fixture's views are made on the 400th day after its first; 24 rows are of the first day.
+    assert_eq!(found.len(), 24);
+    for line in found {
+        assert!(line.starts_with("| 2025-02-04T00:00:00") && line.contains(" | 2025-02-04 | "), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn functions_of_ones_own() {
+    let mut f = fixture();
+    let one = |name: &str, volatility| {
+        let one = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Int64(Some(1))));
+        create_udf(name, vec![DataType::Int64], DataType::Int64, volatility, Arc::new(one))
+    };
+    for (name, volatility) in
+        [("sure", Volatility::Immutable), ("daily", Volatility::Stable), ("dice", Volatility::Volatile)]
+    {
+        f.planner.add_function(one(name, volatility)).unwrap();
+    }
+    let sql = "SELECT window_start, sure(delay) AS k, sum(sure(delay)) AS s
+               FROM TUMBLE(flights, date, INTERVAL '1 hour') GROUP BY window_start, sure(delay)";
+    let lowered = f.lower(sql).await.unwrap();
+    assert_eq!(finished(&f, &lowered).await, f.batch(sql).await);
+    for (name, part) in [("daily", "declare it Volatility::Immutable"), ("dice", "could not be repeated")] {
+        let message = f.lower(&format!("SELECT {name}(delay) FROM flights")).await.unwrap_err().to_string();
+        assert!(message.contains(&format!("{name}(): its value")) && message.contains(part), "{message}");
+        assert_eq!(f.batch(&format!("SELECT {name}(delay) FROM flights")).await.len(), 72);
+    }
+    for taken in ["upper", "count", "sure"] {
+        let message = f.planner.add_function(one(taken, Volatility::Immutable)).unwrap_err().to_string();
+        assert!(message.contains(&format!("function {taken}: there is one of this name already")), "{message}");
+    }
 }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, DictionaryArray, RecordBatch, StructArray};
+use arrow::datatypes::{Field, Fields, Int8Type};
+use arrow::util::pretty::pretty_format_batches;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -94,4 +97,25 @@ async fn what_cannot_be_read_is_said() {
     store.put(&path(3), r#"{"format": 9}"#.into()).await.unwrap();
     let error = checkpoints.newest().await.unwrap_err().to_string();
     assert!(error.contains("format 9") && error.contains("CREATE OR REPLACE"), "{error}");
+}
+
+#[tokio::test]
+async fn chunks_with_dictionaries_of_their_own_come_back() {
+    let (_, checkpoints) = open();
+    let chunk = |words: [&str; 3]| {
+        let words: DictionaryArray<Int8Type> = words.into_iter().collect();
+        let inner = Fields::from(vec![Field::new("w", words.data_type().clone(), true)]);
+        let nested = StructArray::new(inner, vec![Arc::new(words.clone())], None);
+        let columns: [(&str, ArrayRef); 2] = [("word", Arc::new(words)), ("nested", Arc::new(nested))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    let chunks = [chunk(["a", "b", "a"]), chunk(["c", "a", "d"])];
+    checkpoints.write_state("x.arrow", &chunks[0].schema(), &chunks).await.unwrap();
+    let read = checkpoints.read_state("x.arrow").await.unwrap();
+    assert_eq!(read.len(), 2);
+    let text = |chunks: &[RecordBatch]| pretty_format_batches(chunks).unwrap().to_string();
+    for (read, written) in read.iter().zip(&chunks) {
+        assert_eq!(read.schema(), written.schema());
+        assert_eq!(text(std::slice::from_ref(read)), text(std::slice::from_ref(written)));
+    }
 }

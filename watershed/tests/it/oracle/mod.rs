@@ -5,6 +5,8 @@
 //! * [`compare`]: answers as bags of rows.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
+//! * [`ordered`]: aggregates with ORDER BY inside.
+//! * [`types`]: columns of every type, as keys, arguments and results; lists unnested.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
@@ -18,6 +20,10 @@ pub(crate) mod compare;
 pub(crate) mod check;
 
 mod cases;
+
+mod ordered;
+
+mod types;
 
 mod increments;
 
