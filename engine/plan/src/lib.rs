@@ -20,6 +20,7 @@
 //! * [`tables`]: sources and tables, as DataFusion sees them.
 //! * [`shape`]: stateless, or one aggregate; all else is refused.
 //! * [`trace`]: where a column comes from.
+//! * [`joins`]: a stream with tables; [`dimension`]: a table's rows, read once a run.
 //! * [`window`]: which expressions are windows.
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
@@ -36,6 +37,10 @@ mod tables;
 mod shape;
 
 mod trace;
+
+mod joins;
+
+mod dimension;
 
 mod window;
 
@@ -55,6 +60,7 @@ pub use finish::Finish;
 pub use fragment::Fragment;
 pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
+pub use tables::files_table;
 pub use sql::parse::parse;
 pub use sql::statement::{
     CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,
