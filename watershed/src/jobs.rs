@@ -228,6 +228,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         name,
         incarnation: entry.incarnation,
         inputs,
+        dimensions: known.dimensions,
         sink: match columns {
             Some(columns) => Arc::new(bindings::Renamed::new(Arc::new(result), columns)),
             None => Arc::new(result),
@@ -277,6 +278,7 @@ pub(crate) fn kind_of(kind: watershed_plan::Kind) -> Kind {
     match kind {
         watershed_plan::Kind::Source => Kind::Source,
         watershed_plan::Kind::Table => Kind::Table,
+        watershed_plan::Kind::ExternalTable => Kind::ExternalTable,
         watershed_plan::Kind::View => Kind::View,
         watershed_plan::Kind::MaterializedView => Kind::MaterializedView,
     }

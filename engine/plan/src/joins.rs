@@ -43,19 +43,25 @@ pub(crate) fn reads_source(plan: &LogicalPlan, is_source: IsSource<'_>) -> bool 
 pub(crate) fn stream_side<'a>(join: &'a Join, is_source: IsSource<'_>) -> Result<&'a LogicalPlan, String> {
     let (left, right) = (reads_source(&join.left, is_source), reads_source(&join.right, is_source));
     if left && right {
-        return Err("Join: both sides are streams, and joins of two streams come later; join a stream with tables, which \
+        return Err(
+            "Join: both sides are streams, and joins of two streams come later; join a stream with tables, which \
                     CREATE TABLE, CREATE EXTERNAL TABLE and materialized views are"
-            .to_string());
+                .to_string(),
+        );
     }
     if join.null_aware {
-        return Err("NOT IN (SELECT …) holds for no row as soon as one value is NULL; write NOT EXISTS (SELECT 1 FROM t WHERE \
+        return Err(
+            "NOT IN (SELECT …) holds for no row as soon as one value is NULL; write NOT EXISTS (SELECT 1 FROM t WHERE \
                     t.key = stream.key), which does not trip over NULL"
-            .to_string());
+                .to_string(),
+        );
     }
     use JoinType::*;
     match (left, join.join_type) {
-        (_, Full) => Err("FULL JOIN: only the end of a stream would tell which rows of the table have no match; use LEFT JOIN"
-            .to_string()),
+        (_, Full) => {
+            Err("FULL JOIN: only the end of a stream would tell which rows of the table have no match; use LEFT JOIN"
+                .to_string())
+        }
         (true, Inner | Left | LeftSemi | LeftAnti | LeftMark) => Ok(&join.left),
         (false, Inner | Right | RightSemi | RightAnti | RightMark) => Ok(&join.right),
         (_, kind) => Err(format!(

@@ -60,8 +60,9 @@ pub use finish::Finish;
 pub use fragment::Fragment;
 pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
-pub use tables::files_table;
 pub use sql::parse::parse;
 pub use sql::statement::{
-    CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,
+    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat, Insert,
+    Kind, Options, Parsed, Statement,
 };
+pub use tables::files_table;

@@ -44,9 +44,9 @@ use watershed_operators::{WindowForm, WindowSpec};
 
 use crate::finish::Finish;
 use crate::fragment::Fragment;
+use crate::joins;
 use crate::scan::table_schema;
 use crate::session::SourceTable;
-use crate::joins;
 use crate::shape::{self, Places};
 use crate::sql::place::planning_error;
 use crate::trace::column;

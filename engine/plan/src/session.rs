@@ -184,7 +184,8 @@ impl Planner {
         let Analysed { plan, grouping_at, join_at, found } = planned;
         let sources = &self.sources;
         let window_at = found.first;
-        let lowering = Lowering { state: &state, single: &single, sources, options, at, grouping_at, join_at, window_at };
+        let lowering =
+            Lowering { state: &state, single: &single, sources, options, at, grouping_at, join_at, window_at };
         lowering.lower(&plan).await
     }
 

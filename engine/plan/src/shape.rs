@@ -45,7 +45,8 @@ pub(crate) fn check_subqueries(plan: &LogicalPlan, is_source: IsSource<'_>, at: 
     });
     visited.map_err(|e| Error::bug(e.strip_backtrace()))?;
     if found {
-        let message = "Subquery: IN (SELECT …) and EXISTS (SELECT …) stand in WHERE and compare columns there; write a JOIN";
+        let message =
+            "Subquery: IN (SELECT …) and EXISTS (SELECT …) stand in WHERE and compare columns there; write a JOIN";
         return Err(Error::sql_at(message, at));
     }
     plan.inputs().into_iter().try_for_each(|input| check_subqueries(input, is_source, at))

@@ -6,7 +6,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, Visit, Visitor,
+    Distinct, Expr, Function, GroupByExpr, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    Visit, Visitor,
 };
 use watershed_core::error::{Error, Place, Result};
 

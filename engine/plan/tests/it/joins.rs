@@ -50,7 +50,16 @@ fn with_tables() -> (Fixture, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let airports = batch(vec![
         ("code", Arc::new(StringArray::from(vec![Some("JFK"), Some("SFO"), Some("SFO"), None, Some("HNL")]))),
-        ("city", Arc::new(StringArray::from(vec![Some("New York"), Some("San Francisco"), None, Some("?"), Some("Honolulu")]))),
+        (
+            "city",
+            Arc::new(StringArray::from(vec![
+                Some("New York"),
+                Some("San Francisco"),
+                None,
+                Some("?"),
+                Some("Honolulu"),
+            ])),
+        ),
         ("rank", Arc::new(Int32Array::from(vec![1, 2, 3, 4, 5]))),
     ]);
     let regions = batch(vec![
@@ -166,9 +175,7 @@ async fn a_tables_time_is_a_key_like_any_other() {
     let (mut f, _) = with_tables();
     let layout = super::fixture::layout(f.folder.path());
     f.planner.add_dimension("calendar", watershed_plan::files_table(layout, f.files.clone())).unwrap();
-    let sql = |by: &str| {
-        format!("SELECT count(*) FROM flights f JOIN calendar c ON f.date = c.date GROUP BY {by}")
-    };
+    let sql = |by: &str| format!("SELECT count(*) FROM flights f JOIN calendar c ON f.date = c.date GROUP BY {by}");
     let lowered = f.lower(&sql("date_trunc('hour', f.date), date_bin(INTERVAL '1 month', c.arrival)")).await.unwrap();
     assert_eq!(lowered.window.unwrap().spec.group_fields.len(), 2);
     let message = f.lower(&sql("date_trunc('hour', c.date)")).await.unwrap_err().to_string();
@@ -178,15 +185,24 @@ async fn a_tables_time_is_a_key_like_any_other() {
 #[tokio::test]
 async fn what_cannot_be_joined_is_refused() {
     let cases: &[(&str, &[&str])] = &[
-        ("SELECT *\nFROM flights f JOIN arrivals a ON f.date = a.date", &["line 2, column", "joins of two streams come later"]),
+        (
+            "SELECT *\nFROM flights f JOIN arrivals a ON f.date = a.date",
+            &["line 2, column", "joins of two streams come later"],
+        ),
         ("SELECT * FROM flights, arrivals", &["line 1, column", "joins of two streams"]),
         (
             "SELECT f.date FROM flights f WHERE origin IN (SELECT origin FROM arrivals)",
             &["joins of two streams come later"],
         ),
-        ("SELECT * FROM flights f FULL JOIN airports a ON f.origin = a.code", &["line 1, column", "FULL JOIN", "LEFT JOIN"]),
+        (
+            "SELECT * FROM flights f FULL JOIN airports a ON f.origin = a.code",
+            &["line 1, column", "FULL JOIN", "LEFT JOIN"],
+        ),
         ("SELECT * FROM airports a LEFT JOIN flights f ON f.origin = a.code", &["LEFT JOIN", "keeps the table's rows"]),
-        ("SELECT * FROM flights f RIGHT JOIN airports a ON f.origin = a.code", &["RIGHT JOIN", "keeps the table's rows"]),
+        (
+            "SELECT * FROM flights f RIGHT JOIN airports a ON f.origin = a.code",
+            &["RIGHT JOIN", "keeps the table's rows"],
+        ),
         ("SELECT code FROM airports a WHERE code IN (SELECT origin FROM flights)", &["keeps the table's rows"]),
         ("SELECT date FROM flights WHERE origin NOT IN (SELECT code FROM airports)", &["NOT IN", "write NOT EXISTS"]),
         ("SELECT date FROM flights WHERE NOT (origin IN (SELECT code FROM airports))", &["NOT IN", "write NOT EXISTS"]),
@@ -195,10 +211,16 @@ async fn what_cannot_be_joined_is_refused() {
             &["as a part of a condition", "EXISTS"],
         ),
         ("SELECT date, EXISTS (SELECT 1 FROM airports a WHERE a.code = origin) FROM flights", &["stand in WHERE"]),
-        ("SELECT date FROM flights WHERE delay > (SELECT max(rank) FROM airports)", &["line 1, column", "subquery as a value"]),
+        (
+            "SELECT date FROM flights WHERE delay > (SELECT max(rank) FROM airports)",
+            &["line 1, column", "subquery as a value"],
+        ),
         ("SELECT * FROM airports", &["reads no source", "airports", "CREATE SOURCE"]),
         ("SELECT a.* FROM airports a JOIN regions r ON a.rank = r.delay", &["reads no source"]),
-        ("SELECT f.date FROM flights f JOIN (SELECT code, random() AS r FROM airports) a ON a.code = f.origin", &["random()"]),
+        (
+            "SELECT f.date FROM flights f JOIN (SELECT code, random() AS r FROM airports) a ON a.code = f.origin",
+            &["random()"],
+        ),
         ("SELECT f.date FROM flights f WHERE EXISTS (SELECT 1 FROM airports WHERE rank > random())", &["random()"]),
         (
             "SELECT t.h, a.city FROM (SELECT date_trunc('hour', date) AS h, origin, count(*) AS n FROM flights GROUP BY 1, 2) t \
