@@ -2,9 +2,11 @@
 //! batch answer gives (design §10).
 //!
 //! * [`facts`]: drawn histories.
+//! * [`tables`]: what they are joined with.
 //! * [`compare`]: answers as bags of rows.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
+//! * [`joins`]: queries that join tables, and tables that change between runs.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
@@ -13,11 +15,15 @@
 
 pub(crate) mod facts;
 
+pub(crate) mod tables;
+
 pub(crate) mod compare;
 
 pub(crate) mod check;
 
 mod cases;
+
+mod joins;
 
 mod increments;
 
