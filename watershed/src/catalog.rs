@@ -64,6 +64,12 @@ impl Kind {
         }
     }
 
+    /// The kind with its article.
+    pub(crate) fn one(self) -> String {
+        let article = if self == Kind::ExternalTable { "an" } else { "a" };
+        format!("{article} {self}")
+    }
+
     /// Whether entries of this kind run.
     pub fn is_job(self) -> bool {
         matches!(self, Kind::MaterializedView | Kind::Insert)

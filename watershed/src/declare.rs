@@ -64,8 +64,8 @@ pub(crate) fn decide(
         None => Ok(Decision::Create),
         Some(other) if other.kind != kind => Err(Error::sql_at(
             format!(
-                "{name} is the name of a {0}; drop it first (DROP {1} {name}) or take another name",
-                other.kind,
+                "{name} is the name of {0}; drop it first (DROP {1} {name}) or take another name",
+                other.kind.one(),
                 words(other.kind)
             ),
             Some(at),

@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
             Some(entry) if entry.kind == kind => entry,
             Some(entry) if kind == Kind::Table && entry.kind == Kind::ExternalTable => entry,
             Some(other) => {
-                let message = format!("{} is a {}, not a {kind}", drop.name, other.kind);
+                let message = format!("{} is {}, not {}", drop.name, other.kind.one(), kind.one());
                 return Err(Error::sql_at(message, Some(place)));
             }
             None if drop.if_exists => return seen(Outcome::Done(format!("there is no {kind} {}", drop.name))),

@@ -298,7 +298,7 @@ fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<Asked<'a>> 
             let table = match relation(&session.entries, &insert.table) {
                 Some(entry) if entry.kind == Kind::Table => entry,
                 Some(other) => {
-                    let message = format!("INSERT INTO {}: that is a {}, not a table", insert.table, other.kind);
+                    let message = format!("INSERT INTO {}: that is {}, not a table", insert.table, other.kind.one());
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
                 None => {

@@ -100,7 +100,7 @@ const STATELESS: [&str; 18] = [
     "SELECT date, name FROM flights f JOIN regions r ON f.delay >= r.low AND f.delay < r.high",
     "SELECT date, name FROM flights f LEFT JOIN regions r ON f.delay >= r.low AND f.delay < r.high",
     "SELECT date, name FROM flights CROSS JOIN regions",
-    "SELECT date, n FROM flights f JOIN (SELECT code, count(*) AS n FROM airports GROUP BY code ORDER BY n LIMIT 3) a \
+    "SELECT date, n FROM flights f JOIN (SELECT code, count(*) AS n FROM airports GROUP BY code ORDER BY n DESC, code LIMIT 3) a \
      ON a.code = f.origin WHERE n > 1",
     "WITH known AS (SELECT DISTINCT code FROM airports), best AS (SELECT DISTINCT code FROM known) \
      SELECT f.date, b.code, x.name FROM flights f JOIN best b ON f.origin = b.code JOIN \
