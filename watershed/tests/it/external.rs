@@ -1,8 +1,11 @@
 //! External tables: how they are declared, read, joined, listed and dropped, and what is said of those that cannot be.
 
 use std::fs;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 use arrow::util::pretty::pretty_format_batches;
+use parquet::arrow::ArrowWriter;
 use watershed::catalog::Kind;
 use watershed::{Engine, LoadRequest, Outcome};
 
@@ -98,6 +101,31 @@ async fn csv_in_many_forms() {
         ["0 zero", "1 a, b", "2 two/lines", "3 -", "4 four", "5 five", "6 -", "7 -"]
     );
     assert_eq!(world.rows("SELECT n FROM same").await, ["2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parquet_as_a_file_and_as_a_folder_with_columns_in_its_names() {
+    let world = World::new().await;
+    for (path, id) in [("alone.parquet", 1), ("hive/kind=a/x.parquet", 2), ("hive/kind=b%20c/y.parquet", 3)] {
+        world.write(path, "");
+        let ids: ArrayRef = Arc::new(Int32Array::from(vec![id]));
+        let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let mut writer = ArrowWriter::try_new(fs::File::create(world.path(path)).unwrap(), rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+    }
+    world
+        .run(
+            "CREATE EXTERNAL TABLE alone STORED AS PARQUET LOCATION '${DIR}/alone.parquet';
+             CREATE EXTERNAL TABLE hive STORED AS PARQUET LOCATION '${DIR}/hive';
+             CREATE SOURCE s (WATERMARK FOR ts AS ts) WITH (lake = '${LAKE}', bounded = true);
+             CREATE MATERIALIZED VIEW v AS SELECT s.ts, s.k, a.id, h.kind FROM s LEFT JOIN alone a ON a.id = k LEFT JOIN hive h
+               ON h.id = k WHERE k BETWEEN 1 AND 3;",
+        )
+        .await;
+    let rows = world.rows("SELECT k, coalesce(id, -1), coalesce(kind, '-') FROM v ORDER BY k").await;
+    assert_eq!(rows, ["1 1 -", "2 -1 a", "3 -1 b c"]);
+    assert_eq!(world.engine().tables().await.unwrap().len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
