@@ -53,11 +53,7 @@ pub(crate) fn check_subqueries(plan: &LogicalPlan, is_source: IsSource<'_>, at: 
 }
 
 /// The aggregates of a plan from the highest down, none if it is stateless; an error if the plan has another shape.
-pub(crate) fn aggregates<'a>(
-    plan: &'a LogicalPlan,
-    is_source: IsSource<'_>,
-    at: Places,
-) -> Result<Vec<&'a Aggregate>> {
+pub(crate) fn aggregates<'a>(plan: &'a LogicalPlan, is_source: IsSource<'_>, at: Places) -> Result<Vec<&'a Aggregate>> {
     let mut found = vec![];
     let mut node = plan;
     loop {

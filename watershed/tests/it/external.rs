@@ -110,7 +110,8 @@ async fn parquet_as_a_file_and_as_a_folder_with_columns_in_its_names() {
         world.write(path, "");
         let ids: ArrayRef = Arc::new(Int32Array::from(vec![id]));
         let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
-        let mut writer = ArrowWriter::try_new(fs::File::create(world.path(path)).unwrap(), rows.schema(), None).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(fs::File::create(world.path(path)).unwrap(), rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
         writer.close().unwrap();
     }

@@ -162,7 +162,7 @@ async fn windows_are_found_below_joins() {
          airports a WHERE a.code = flights.origin) GROUP BY 1",
     ] {
         let lowered = f.lower(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}"));
-        let stage = lowered.window.as_ref().expect(sql);
+        let stage = lowered.stages.first().expect(sql);
         assert!(stage.spec.group_fields.len() <= 2, "{sql}");
         assert_eq!(lowered.inputs, ["flights"], "{sql}");
         let rejected: Vec<_> = lowered.rejected.fields().iter().map(|f| f.name().as_str()).collect();
@@ -177,7 +177,7 @@ async fn a_tables_time_is_a_key_like_any_other() {
     f.planner.add_dimension("calendar", watershed_plan::files_table(layout, f.files.clone())).unwrap();
     let sql = |by: &str| format!("SELECT count(*) FROM flights f JOIN calendar c ON f.date = c.date GROUP BY {by}");
     let lowered = f.lower(&sql("date_trunc('hour', f.date), date_bin(INTERVAL '1 month', c.arrival)")).await.unwrap();
-    assert_eq!(lowered.window.unwrap().spec.group_fields.len(), 2);
+    assert_eq!(lowered.stages[0].spec.group_fields.len(), 2);
     let message = f.lower(&sql("date_trunc('hour', c.date)")).await.unwrap_err().to_string();
     assert!(message.contains("GROUP BY without a window") || message.contains("watermark"), "{message}");
 }
