@@ -10,6 +10,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 demo=${DEMO:-.demo}
 watershed=${WATERSHED:-watershed}
 flights=$here/flights.parquet
+vars=(--var "FLIGHTS=$demo/flights" --var "AIRPORTS=$here/airports.csv")
 
 if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
@@ -30,10 +31,10 @@ say "1. The lake: a Delta table with a partition a day"
 run load "$flights" --into "$demo/flights" --time-column date --partition-by day
 
 say "2. The job: slice after slice of history, exactly once"
-run --home "$demo/home" run "$here/flights.sql" --var "FLIGHTS=$demo/flights"
+run --home "$demo/home" run "$here/flights.sql" "${vars[@]}"
 
 say "3. The same again: nothing is new, so nothing is done"
-run --home "$demo/home" run "$here/flights.sql" --var "FLIGHTS=$demo/flights"
+run --home "$demo/home" run "$here/flights.sql" "${vars[@]}"
 
 say "4. The worst hours at a large airport"
 run --home "$demo/home" query "
@@ -43,5 +44,10 @@ FROM delays WHERE flights >= 10 ORDER BY mean_delay DESC, window_start LIMIT 10"
 say "5. The longest delays"
 run --home "$demo/home" query "
 SELECT date, origin, destination, delay FROM long_delays ORDER BY delay DESC, date LIMIT 5"
+
+say "6. Where it was worst: flights joined with the airports' file as they were read"
+run --home "$demo/home" query "
+SELECT state, city, sum(flights) AS flights, round(sum(flights * mean_delay) / sum(flights), 1) AS mean_delay
+FROM delays_by_city GROUP BY state, city HAVING sum(flights) >= 1000 ORDER BY mean_delay DESC LIMIT 5"
 
 say "The results are Delta tables in $demo/home/tables. In DuckDB, say:  FROM delta_scan('$demo/home/tables/delays');"

@@ -43,12 +43,15 @@ pub enum Kind {
     MaterializedView,
     /// `CREATE TABLE`
     Table,
+    /// `CREATE EXTERNAL TABLE`: files that are somebody else's
+    ExternalTable,
     /// `INSERT INTO … SELECT`: a job
     Insert,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Source, Kind::View, Kind::MaterializedView, Kind::Table, Kind::Insert];
+    pub const ALL: [Kind; 6] =
+        [Kind::Source, Kind::View, Kind::MaterializedView, Kind::Table, Kind::ExternalTable, Kind::Insert];
 
     fn folder(self) -> &'static str {
         match self {
@@ -56,8 +59,15 @@ impl Kind {
             Kind::View => "view",
             Kind::MaterializedView => "materialized_view",
             Kind::Table => "table",
+            Kind::ExternalTable => "external_table",
             Kind::Insert => "insert",
         }
+    }
+
+    /// The kind with its article.
+    pub(crate) fn one(self) -> String {
+        let article = if self == Kind::ExternalTable { "an" } else { "a" };
+        format!("{article} {self}")
     }
 
     /// Whether entries of this kind run.
@@ -78,6 +88,7 @@ impl fmt::Display for Kind {
             Kind::View => "view",
             Kind::MaterializedView => "materialized view",
             Kind::Table => "table",
+            Kind::ExternalTable => "external table",
             Kind::Insert => "job",
         })
     }

@@ -45,6 +45,7 @@ pub(crate) fn canonical(statement: &Statement) -> (String, Manners) {
         Statement::CreateView(s) => take(&mut s.or_replace, None),
         Statement::CreateMaterializedView(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
         Statement::CreateTable(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
+        Statement::CreateExternalTable(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
         _ => {}
     }
     (plain.to_string(), manners)
@@ -63,8 +64,8 @@ pub(crate) fn decide(
         None => Ok(Decision::Create),
         Some(other) if other.kind != kind => Err(Error::sql_at(
             format!(
-                "{name} is the name of a {0}; drop it first (DROP {1} {name}) or take another name",
-                other.kind,
+                "{name} is the name of {0}; drop it first (DROP {1} {name}) or take another name",
+                other.kind.one(),
                 words(other.kind)
             ),
             Some(at),
@@ -101,6 +102,7 @@ fn words(kind: Kind) -> &'static str {
         Kind::View => "VIEW",
         Kind::MaterializedView => "MATERIALIZED VIEW",
         Kind::Table => "TABLE",
+        Kind::ExternalTable => "EXTERNAL TABLE",
         Kind::Insert => "INSERT",
     }
 }

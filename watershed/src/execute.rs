@@ -11,11 +11,15 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use watershed_core::error::Place;
 use watershed_core::{Error, Result};
-use watershed_plan::{CreateSource, CreateTable, CreateView, Drop, Parsed, Query, Statement, parse};
+use watershed_plan::{
+    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Parsed, Query,
+    Statement, parse,
+};
 
 use crate::batch::{self, Rows};
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide};
+use crate::dimensions;
 use crate::engine::{Engine, Outcome, RunOptions, relation, shown, unknown};
 use crate::jobs::{self, Planned};
 use crate::layers::Layers;
@@ -79,6 +83,10 @@ impl<'a> Session<'a> {
                     let draft = tables::draft(self.engine, &self.layers, table, &parsed)?;
                     self.pretend(draft);
                 }
+                Statement::CreateExternalTable(table) => {
+                    let draft = self.external_draft(table, &parsed)?;
+                    self.pretend(draft);
+                }
                 Statement::CreateMaterializedView(_) | Statement::Insert(_) | Statement::Query(_) => {
                     plans.push(jobs::explain(&self, explained).await?);
                 }
@@ -120,7 +128,15 @@ impl<'a> Session<'a> {
                 self.declare(draft, parsed, seen).await.map(|_| ())
             }
             Statement::CreateTable(table) => self.create_table(table, parsed, seen).await,
-            Statement::CreateMaterializedView(_) | Statement::Insert(_) => {
+            Statement::CreateExternalTable(table) => {
+                let draft = self.external_draft(table, parsed)?;
+                self.declare(draft, parsed, seen).await.map(|_| ())
+            }
+            Statement::CreateMaterializedView(CreateMaterializedView { query, .. })
+            | Statement::Insert(Insert { query, .. }) => {
+                if self.reads_the_wave(query)? {
+                    self.run_wave(seen).await?;
+                }
                 match jobs::plan(self, parsed).await? {
                     jobs::Next::Job(planned) if self.wave.iter().any(|job| job.name == planned.name) => {
                         let message = format!(
@@ -170,6 +186,21 @@ impl<'a> Session<'a> {
             tables::make(self.engine, &self.layers, table, &entry).await?;
         }
         Ok(())
+    }
+
+    fn external_draft(&self, table: &CreateExternalTable, parsed: &Parsed) -> Result<Draft> {
+        let location = dimensions::location(self.engine, &self.layers, table).map_err(|e| at(e, parsed.at))?;
+        Ok(self.draft(Kind::ExternalTable, &table.name, parsed, Some(location)))
+    }
+
+    /// Whether a query joins a table that a job of the wave fills: then that comes first.
+    fn reads_the_wave(&self, query: &Query) -> Result<bool> {
+        let names = relations::names_reached(&self.entries, query)?;
+        let entries = reached(&self.entries, query)?;
+        let tables = entries.iter().filter(|e| !matches!(e.kind, Kind::Source | Kind::View));
+        let locations: Vec<String> = tables.map(|e| self.engine.location(e)).collect();
+        let fills = |job: &Planned| names.contains(&job.name) || locations.iter().any(|l| overlap(&job.location, l));
+        Ok(self.wave.iter().any(fills))
     }
 
     fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<Draft> {
@@ -269,8 +300,9 @@ impl<'a> Session<'a> {
         let found = relation(&self.entries, &drop.name).cloned();
         let entry = match found {
             Some(entry) if entry.kind == kind => entry,
+            Some(entry) if kind == Kind::Table && entry.kind == Kind::ExternalTable => entry,
             Some(other) => {
-                let message = format!("{} is a {}, not a {kind}", drop.name, other.kind);
+                let message = format!("{} is {}, not {}", drop.name, other.kind.one(), kind.one());
                 return Err(Error::sql_at(message, Some(place)));
             }
             None if drop.if_exists => return seen(Outcome::Done(format!("there is no {kind} {}", drop.name))),

@@ -231,6 +231,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         name,
         incarnation: entry.incarnation,
         inputs,
+        dimensions: known.dimensions,
         sink: match columns {
             Some(columns) => {
                 Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
@@ -282,6 +283,7 @@ pub(crate) fn kind_of(kind: watershed_plan::Kind) -> Kind {
     match kind {
         watershed_plan::Kind::Source => Kind::Source,
         watershed_plan::Kind::Table => Kind::Table,
+        watershed_plan::Kind::ExternalTable => Kind::ExternalTable,
         watershed_plan::Kind::View => Kind::View,
         watershed_plan::Kind::MaterializedView => Kind::MaterializedView,
     }
@@ -301,7 +303,7 @@ fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<Asked<'a>> 
             let table = match relation(&session.entries, &insert.table) {
                 Some(entry) if entry.kind == Kind::Table => entry,
                 Some(other) => {
-                    let message = format!("INSERT INTO {}: that is a {}, not a table", insert.table, other.kind);
+                    let message = format!("INSERT INTO {}: that is {}, not a table", insert.table, other.kind.one());
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
                 None => {

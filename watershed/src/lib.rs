@@ -54,6 +54,7 @@
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
+//! * `dimensions`, `csv`: tables as queries read them.
 //! * `jobs`, `bindings`: from a statement to a running job.
 //! * `storable`: rejected rows in columns that a table can have.
 //! * `tables`: tables made, replaced and dropped.
@@ -78,6 +79,10 @@ mod sources;
 mod names;
 
 mod relations;
+
+mod dimensions;
+
+mod csv;
 
 mod jobs;
 

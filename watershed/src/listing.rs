@@ -6,6 +6,7 @@ use watershed_core::{Error, EventTime, Result};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
 use crate::catalog::{Entry, Kind};
+use crate::dimensions;
 use crate::engine::{Engine, RunOptions, relation, unknown};
 use crate::execute::Session;
 use crate::relations::{self, query_of};
@@ -138,6 +139,12 @@ pub(crate) async fn columns(session: &Session<'_>, name: &str) -> Result<Vec<Col
             let location = engine.location(entry);
             let history = relations::open_table(engine, &location).await?;
             (history.layout().clone(), None)
+        }
+        Kind::ExternalTable => {
+            let settings = session.layers.settings()?;
+            let table = dimensions::open(engine, &session.layers, &settings, entry).await?;
+            let schema = table.rows.schema();
+            return Ok(schema.fields().iter().map(|f| ColumnInfo::new(f.name(), f.data_type(), "")).collect());
         }
         Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
     };

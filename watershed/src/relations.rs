@@ -1,12 +1,12 @@
 //! From the names in a query to a planner that knows them: sources are opened, views expanded, tables listed.
 //!
-//! The same catalog serves both readings of a query. *Streaming*, it may read sources, and views over them. As *batch*, it
-//! may read everything, each history and table at its newest version.
+//! The same catalog serves both readings of a query. *Streaming*, it reads sources, tables to join them with, and views over
+//! both. As *batch*, it may read everything. Either way each history and table is taken at its newest version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use watershed_core::history::{History, Snapshot};
+use watershed_core::history::{History, Snapshot, Version};
 use watershed_core::scan::ScanFile;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -14,6 +14,7 @@ use watershed_lake::{HistoryOptions, open_history};
 use watershed_plan::{Planner, Query, Statement, parse};
 
 use crate::catalog::{Entry, Kind};
+use crate::dimensions;
 use crate::engine::{Engine, parallelism, relation};
 use crate::layers::Layers;
 use crate::names::names;
@@ -23,6 +24,8 @@ use crate::sources::{Declared, OpenSource};
 pub(crate) struct Known {
     pub(crate) planner: Planner,
     pub(crate) sources: BTreeMap<String, OpenSource>,
+    /// The versions at which tables were pinned.
+    pub(crate) dimensions: BTreeMap<String, Version>,
     /// Statements of the views that the query goes through.
     pub(crate) views: BTreeMap<String, String>,
 }
@@ -44,14 +47,12 @@ pub(crate) async fn streaming(
                 known.sources.insert(entry.name.clone(), source);
             }
             Kind::View => known.add_view(entry)?,
-            Kind::MaterializedView | Kind::Table | Kind::Insert => {
-                return Err(Error::sql(format!(
-                    "{0} is a {1}, and a job reads sources; to go on from its rows, write CREATE SOURCE … WITH (lake = '{2}')",
-                    entry.name,
-                    entry.kind,
-                    engine.location(entry)
-                )));
+            Kind::MaterializedView | Kind::Table | Kind::ExternalTable => {
+                let table = dimensions::open(engine, layers, settings, entry).await?;
+                known.planner.add_dimension(&entry.name, table.rows)?;
+                known.dimensions.insert(entry.name.clone(), table.version);
             }
+            Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
         }
     }
     known.register_stores(engine)?;
@@ -76,14 +77,11 @@ pub(crate) async fn batch(
                 known.sources.insert(entry.name.clone(), source);
             }
             Kind::View => known.add_view(entry)?,
-            Kind::MaterializedView | Kind::Table | Kind::Insert => {
-                let location = engine.location(entry);
-                let history = open_table(engine, &location).await.map_err(|e| not_there_yet(entry, e))?;
-                let files = files(history.pin(None).await?);
-                let runtime = engine.runtime(settings)?;
-                engine.place(engine.stores(), &location, &runtime)?;
-                known.planner.add_table(&entry.name, history.layout().clone(), files)?;
+            Kind::MaterializedView | Kind::Table | Kind::ExternalTable => {
+                let table = dimensions::open(engine, layers, settings, entry).await?;
+                known.planner.add_table_provider(&entry.name, table.rows)?;
             }
+            Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
         }
     }
     known.register_stores(engine)?;
@@ -134,6 +132,15 @@ pub(crate) fn statement_of(entry: &Entry) -> Result<Statement> {
     }
 }
 
+/// The names that a query reads, also through views, whether the catalog has them or not.
+pub(crate) fn names_reached(entries: &[Entry], query: &Query) -> Result<BTreeSet<String>> {
+    let mut found = names(query);
+    for entry in reached(entries, query)?.into_iter().filter(|entry| entry.kind == Kind::View) {
+        found.extend(names(&query_of(entry)?));
+    }
+    Ok(found)
+}
+
 /// The entries that a query reads, also through views; what a view reads comes before it.
 pub(crate) fn reached<'a>(entries: &'a [Entry], query: &Query) -> Result<Vec<&'a Entry>> {
     let (mut seen, mut found) = (BTreeSet::new(), vec![]);
@@ -162,25 +169,16 @@ fn reach<'a>(
     Ok(())
 }
 
-fn files(snapshot: Snapshot) -> Vec<ScanFile> {
+pub(crate) fn files(snapshot: Snapshot) -> Vec<ScanFile> {
     let placed = snapshot.partitions.into_iter().flat_map(|p| p.files);
     snapshot.timeless.into_iter().chain(placed).map(|file| ScanFile { file, range: None }).collect()
-}
-
-fn not_there_yet(entry: &Entry, e: Error) -> Error {
-    match e {
-        Error::Input(_) if entry.kind == Kind::MaterializedView => {
-            Error::input(format!("view {} has no table yet; run the file that creates it to its end", entry.name))
-        }
-        other => other,
-    }
 }
 
 impl Known {
     fn new(engine: &Engine, settings: &Settings) -> Result<Self> {
         let mut planner = Planner::new(engine.runtime(settings)?, parallelism(settings))?;
         engine.functions().iter().try_for_each(|function| planner.add_function(function.clone()))?;
-        Ok(Known { planner, sources: BTreeMap::new(), views: BTreeMap::new() })
+        Ok(Known { planner, sources: BTreeMap::new(), dimensions: BTreeMap::new(), views: BTreeMap::new() })
     }
 
     fn add_view(&mut self, entry: &Entry) -> Result<()> {

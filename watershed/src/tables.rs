@@ -112,7 +112,7 @@ pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Re
     // The tombstone first: what is left of files when this is cut short is garbage, and no name points there.
     engine.catalog().drop(entry, engine.clock().id(), keep_table).await?;
     let (kind, name) = (entry.kind, &entry.name);
-    if matches!(kind, Kind::Source | Kind::View | Kind::Insert) {
+    if matches!(kind, Kind::Source | Kind::View | Kind::ExternalTable | Kind::Insert) {
         return Ok(format!("dropped {kind} {name}"));
     }
     if kind == Kind::MaterializedView {

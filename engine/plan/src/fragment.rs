@@ -8,7 +8,7 @@
 //! metrics) and no step plans anything.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Result as EngineResult, internal_datafusion_err, internal_err};
@@ -21,6 +21,7 @@ use watershed_core::scan::{REJECTED_COLUMNS, ScanInput};
 use watershed_core::{Error, EventTime, Result};
 use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, rejected_fields};
 
+use crate::joins;
 use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
 
 /// A plan with holes. Cheap to clone.
@@ -29,6 +30,7 @@ pub struct Fragment(Arc<Planned>);
 
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
+    template: Mutex<Template>,
     holes: Vec<Hole>,
     rejected: SchemaRef,
     /// The windows by which rows are late; a stateless job has none.
@@ -36,6 +38,16 @@ struct Planned {
     from: Option<EventTime>,
     runtime: Arc<RuntimeEnv>,
 }
+
+/// What is copied for each step, and how often it was. Hash joins keep the table they built, and what they counted, from
+/// copy to copy; so that counts do not grow with the history, the template is made anew from time to time.
+struct Template {
+    plan: Arc<dyn ExecutionPlan>,
+    copies: usize,
+}
+
+/// Building a join's table anew is soon paid for by as many steps.
+const COPIES: usize = 512;
 
 /// What fills a hole.
 struct Hole {
@@ -90,7 +102,8 @@ impl Fragment {
             };
             holes.push(Hole { source, scan, inspection: Inspection { columns }, gate: Arc::new(gate) });
         }
-        Ok(Fragment(Arc::new(Planned { plan, holes, rejected, window, from, runtime })))
+        let template = Mutex::new(Template { plan: Arc::clone(&plan), copies: 0 });
+        Ok(Fragment(Arc::new(Planned { plan, template, holes, rejected, window, from, runtime })))
     }
 
     /// The sources that the holes read, in order.
@@ -119,12 +132,25 @@ impl Fragment {
             return Err(Error::bug(format!("a fragment of {} inputs was given {}", self.0.holes.len(), inputs.len())));
         }
         let mut next = self.0.holes.iter().zip(inputs);
-        self.fill(&self.0.plan, &mut next).map_err(engine_error)
+        let template = self.template().map_err(engine_error)?;
+        self.fill(&template, &mut next).map_err(engine_error)
     }
 
     /// The plan, indented, with its holes.
     pub fn display(&self) -> String {
         DisplayableExecutionPlan::new(self.0.plan.as_ref()).indent(false).to_string()
+    }
+
+    fn template(&self) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let mut template = self.0.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if template.copies == COPIES {
+            if let Some(fresh) = joins::renewed(&template.plan)? {
+                template.plan = fresh;
+            }
+            template.copies = 0;
+        }
+        template.copies += 1;
+        Ok(Arc::clone(&template.plan))
     }
 
     fn fill<'a>(

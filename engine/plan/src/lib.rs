@@ -21,6 +21,7 @@
 //! * [`ties`]: an order inside an aggregate, made complete.
 //! * [`shape`]: stateless, or one aggregate; all else is refused.
 //! * [`trace`]: where a column comes from.
+//! * [`joins`]: a stream with tables; [`dimension`]: a table's rows, read once a run.
 //! * [`window`]: which expressions are windows.
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
@@ -39,6 +40,10 @@ mod ties;
 mod shape;
 
 mod trace;
+
+mod joins;
+
+mod dimension;
 
 mod window;
 
@@ -60,5 +65,7 @@ pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
 pub use sql::parse::parse;
 pub use sql::statement::{
-    CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,
+    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat, Insert,
+    Kind, Options, Parsed, Statement,
 };
+pub use tables::files_table;

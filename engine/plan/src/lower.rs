@@ -44,9 +44,10 @@ use watershed_operators::{WindowForm, WindowSpec};
 
 use crate::finish::Finish;
 use crate::fragment::Fragment;
+use crate::joins;
 use crate::scan::table_schema;
 use crate::session::SourceTable;
-use crate::shape;
+use crate::shape::{self, Places};
 use crate::sql::place::planning_error;
 use crate::trace::column;
 use grouping::Grouping;
@@ -97,9 +98,10 @@ pub(crate) struct Lowering<'a> {
     pub(crate) single: &'a SessionState,
     pub(crate) sources: &'a BTreeMap<String, SourceTable>,
     pub(crate) options: &'a LowerOptions,
-    /// The statement, its grouping, its first window: for errors.
+    /// The statement, its grouping, its first join and window: for errors.
     pub(crate) at: Option<Place>,
     pub(crate) grouping_at: Option<Place>,
+    pub(crate) join_at: Option<Place>,
     pub(crate) window_at: Option<Place>,
 }
 
@@ -112,7 +114,8 @@ struct Below<'a> {
 
 impl Lowering<'_> {
     pub(crate) async fn lower(&self, plan: &LogicalPlan) -> Result<Lowered> {
-        let mut aggregates = shape::aggregates(plan, self.at)?;
+        let is_source = |name: &str| self.sources.contains_key(name);
+        let mut aggregates = shape::aggregates(plan, &is_source, Places { query: self.at, join: self.join_at })?;
         aggregates.reverse();
         match &aggregates[..] {
             [] => self.stateless(plan).await,
@@ -183,7 +186,7 @@ impl Lowering<'_> {
         for scan in shape::scans(plan) {
             if let LogicalPlan::TableScan(scan) = scan {
                 let name = scan.table_name.table().to_string();
-                if !names.contains(&name) {
+                if self.sources.contains_key(&name) && !names.contains(&name) {
                     names.push(name);
                 }
             }
@@ -207,7 +210,8 @@ impl Lowering<'_> {
     }
 
     async fn physical(&self, state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        state.create_physical_plan(plan).await.map_err(|e| self.error(&e))
+        let plan = state.create_physical_plan(plan).await.map_err(|e| self.error(&e))?;
+        joins::sealed(plan).map_err(|e| self.error(&e))
     }
 
     fn fragment(

@@ -1,7 +1,7 @@
 //! The planner: names, and the way from a query to a streaming graph or to a batch answer.
 //!
-//! Two catalogs stand side by side. In the streaming one a name is a source, a hole in a plan; in the batch one it is a
-//! table with files. Views and window table functions are rewritten in the query's syntax before either sees it, so both
+//! Two catalogs stand side by side. In the streaming one a name is a source, a hole in a plan, or a table to join it with; in
+//! the batch one all are tables with files. Views and window table functions are rewritten in the query's syntax before either sees it, so both
 //! plan the same text. The streaming one leaves out the optimiser's rules that take a source out of the plan.
 
 use std::collections::BTreeMap;
@@ -17,10 +17,12 @@ use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast;
@@ -29,18 +31,22 @@ use watershed_core::history::Layout;
 use watershed_core::scan::ScanFile;
 use watershed_core::time::{EventTime, Span};
 
+use crate::joins::StreamToTheRight;
 use crate::lower::{LowerOptions, Lowered, Lowering};
 use crate::scan::{engine_error, table_schema};
 use crate::shape;
 use crate::sql::place::{place, planning_error};
 use crate::sql::window_tables::{Found, Mode};
 use crate::sql::{refuse, views, window_functions, window_tables};
-use crate::tables::{FilesProvider, SourceProvider};
+use crate::tables::{SourceProvider, files_table};
 use crate::ties;
 
 /// Rules that may optimise a source out of the plan, which the runtime has to follow all the same. Those that rewrite
 /// aggregates need not be named: an aggregate never meets the optimiser.
-const LEFT_OUT: [&str; 2] = ["propagate_empty_relation", "eliminate_filter"];
+const LEFT_OUT: [&str; 3] = ["propagate_empty_relation", "eliminate_filter", "eliminate_join"];
+
+/// The physical rule that chooses the sides of joins.
+const SIDES: &str = "join_selection";
 
 /// A source as the planner knows it.
 #[derive(Clone, Debug)]
@@ -57,6 +63,8 @@ pub struct Planner {
     streaming: SessionContext,
     batch: SessionContext,
     sources: BTreeMap<String, SourceTable>,
+    /// Tables that streaming queries may join.
+    dimensions: Vec<String>,
     tables: Vec<String>,
     /// Views, rewritten for either mode.
     views: BTreeMap<String, ViewQueries>,
@@ -78,13 +86,31 @@ impl Planner {
             let found: Vec<_> = gone.iter().map(|rule| rule.name()).collect();
             return Err(Error::bug(format!("the optimiser has only these of the rules to leave out: {found:?}")));
         }
-        let streaming = state(&runtime, parallelism, SessionStateBuilder::new().with_optimizer_rules(rules));
+        let mut physical = PhysicalOptimizer::new().rules;
+        let Some(sides) = physical.iter_mut().find(|rule| rule.name() == SIDES) else {
+            return Err(Error::bug(format!("the optimiser has no rule {SIDES} to replace")));
+        };
+        *sides = Arc::new(StreamToTheRight);
+        let builder = SessionStateBuilder::new().with_optimizer_rules(rules).with_physical_optimizer_rules(physical);
+        let mut streaming = state(&runtime, parallelism, builder);
+        let optimizer = &mut streaming.config_mut().options_mut().optimizer;
+        // The table's side is collected whatever its size, and nothing that a join learns reaches scans that are still holes.
+        optimizer.repartition_joins = false;
+        optimizer.enable_dynamic_filter_pushdown = false;
+        optimizer.enable_join_dynamic_filter_pushdown = false;
         let (streaming, batch) = (SessionContext::new_with_state(streaming), SessionContext::new_with_state(batch));
         for function in window_functions::functions() {
             streaming.register_udf(function.clone());
             batch.register_udf(function);
         }
-        Ok(Planner { streaming, batch, sources: BTreeMap::new(), tables: vec![], views: BTreeMap::new() })
+        Ok(Planner {
+            streaming,
+            batch,
+            sources: BTreeMap::new(),
+            dimensions: vec![],
+            tables: vec![],
+            views: BTreeMap::new(),
+        })
     }
 
     /// Makes a function known to streaming and batch queries. It may not take the place of another one: a view's meaning would
@@ -141,9 +167,23 @@ impl Planner {
         Ok(())
     }
 
+    /// Makes a table known to streaming queries, which may join sources with it.
+    pub fn add_dimension(&mut self, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        register(&self.streaming, name, table)?;
+        if !self.dimensions.iter().any(|known| known == name) {
+            self.dimensions.push(name.to_string());
+        }
+        Ok(())
+    }
+
     /// Makes a table known to batch queries: these files are what it holds.
     pub fn add_table(&mut self, name: &str, layout: Layout, files: Vec<ScanFile>) -> Result<()> {
-        register(&self.batch, name, Arc::new(FilesProvider::new(layout, files)))?;
+        self.add_table_provider(name, files_table(layout, files))
+    }
+
+    /// Makes a table of whatever kind known to batch queries.
+    pub fn add_table_provider(&mut self, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        register(&self.batch, name, table)?;
         if !self.tables.iter().any(|known| known == name) {
             self.tables.push(name.to_string());
         }
@@ -153,32 +193,38 @@ impl Planner {
     /// Lowers a query to a streaming graph, or says what of it cannot be made incremental.
     pub async fn lower(&self, query: &ast::Query, options: &LowerOptions) -> Result<Lowered> {
         let at = place(query);
+        let is_source = |name: &str| self.sources.contains_key(name);
         let state = as_of(with_parallelism(self.streaming.state(), options.parallelism), options.made);
         let single = as_of(with_parallelism(self.streaming.state(), 1), options.made);
         let mut planned = self.analysed(&state, query, Mode::Panes).await?;
-        if planned.found.overlapping && shape::aggregates(&planned.plan, at)?.is_empty() {
+        let places = shape::Places { query: at, join: planned.join_at };
+        if planned.found.overlapping && shape::aggregates(&planned.plan, &is_source, places)?.is_empty() {
             // Without an aggregate there is nothing to share: each row is put out once a window.
             planned = self.analysed(&state, query, Mode::Copies).await?;
         }
-        let Analysed { plan, grouping_at, found } = planned;
+        let Analysed { plan, grouping_at, join_at, found } = planned;
         let sources = &self.sources;
+        let window_at = found.first;
         let lowering =
-            Lowering { state: &state, single: &single, sources, options, at, grouping_at, window_at: found.first };
+            Lowering { state: &state, single: &single, sources, options, at, grouping_at, join_at, window_at };
         lowering.lower(&plan).await
     }
 
     /// A streaming query's logical plan, once everything that may not stand in it has been refused.
     async fn analysed(&self, state: &SessionState, query: &ast::Query, mode: Mode) -> Result<Analysed> {
-        let names: Vec<String> = self.sources.keys().cloned().collect();
+        let names: Vec<String> = self.sources.keys().chain(&self.dimensions).cloned().collect();
+        let is_source = |name: &str| self.sources.contains_key(name);
         let at = place(query);
         let (query, found) = self.rewrite(query.clone(), &names, mode)?;
-        refuse::check(&query)?;
+        refuse::check(&query, &self.dimensions)?;
         let grouping_at = refuse::grouping_place(&query);
+        let join_at = refuse::join_place(&query);
         let plan = logical(state, query, at).await?;
         // Before constants are folded: now() is one then.
-        shape::check_expressions(&plan, at)?;
+        shape::check_expressions(&plan, &is_source, at)?;
         let plan = analysed(state, plan).map_err(|e| planning_error(&e, at))?;
-        Ok(Analysed { plan, grouping_at, found })
+        shape::check_subqueries(&plan, &is_source, at)?;
+        Ok(Analysed { plan, grouping_at, join_at, found })
     }
 
     /// The query as an ordinary batch query over the tables.
@@ -196,7 +242,7 @@ impl Planner {
     }
 
     fn all_names(&self) -> Vec<String> {
-        self.sources.keys().chain(&self.tables).cloned().collect()
+        self.sources.keys().chain(&self.dimensions).chain(&self.tables).cloned().collect()
     }
 
     fn rewrite(&self, mut query: ast::Query, names: &[String], mode: Mode) -> Result<(ast::Query, Found)> {
@@ -218,6 +264,7 @@ impl Planner {
 struct Analysed {
     plan: LogicalPlan,
     grouping_at: Option<Place>,
+    join_at: Option<Place>,
     found: Found,
 }
 
@@ -253,12 +300,14 @@ async fn logical(state: &SessionState, query: ast::Query, at: Option<Place>) -> 
     plan.map_err(|e| planning_error(&e, at))
 }
 
-/// Types settled, constants folded, DISTINCT turned into GROUP BY, filters as far down as they go; the plan's shape is still the query's.
+/// Types settled, constants folded, DISTINCT made GROUP BY, IN and EXISTS made joins, filters as far down as they go; the
+/// plan's shape is still the query's.
 fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let plan = state.analyzer().execute_and_check(plan, &state.config_options().clone(), |_, _| {})?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(SimplifyExpressions::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(PushDownFilter::new()),
     ];
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})

@@ -6,15 +6,18 @@
 //!     [Projection | Filter | SubqueryAlias | Unnest]*           between two stages
 //!       Aggregate                                               the lowest
 //!         [Projection | Filter | SubqueryAlias | Union | Unnest]*  the fragment
-//!           TableScan of a source
+//!           Join with a plan over tables                        any number, see [`crate::joins`]
+//!             TableScan of a source
 //! ```
 //!
 //! Everything else is refused: which node, why, and what to write instead.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Volatility};
 use watershed_core::error::{Error, Place, Result};
 
+use crate::joins::{self, IsSource};
 use crate::ties::ORDERED;
 
 /// Functions that tell the time.
@@ -31,14 +34,41 @@ pub(crate) fn unordered(name: &str) -> String {
     )
 }
 
-/// Refuses what no expression of a view may hold, wherever it stands.
-pub(crate) fn check_expressions(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
-    expressions(plan, at)?;
-    plan.inputs().into_iter().try_for_each(|input| check_expressions(input, at))
+/// Where the query is, and where its first join.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    pub(crate) query: Option<Place>,
+    pub(crate) join: Option<Place>,
+}
+
+/// Refuses what no expression of a view may hold, wherever it stands. Over tables alone anything goes whose value is the
+/// same each time.
+pub(crate) fn check_expressions(plan: &LogicalPlan, is_source: IsSource<'_>, at: Option<Place>) -> Result<()> {
+    expressions(plan, is_source, at)?;
+    plan.inputs().into_iter().try_for_each(|input| check_expressions(input, is_source, at))
+}
+
+/// Refuses subqueries in expressions that did not become joins.
+pub(crate) fn check_subqueries(plan: &LogicalPlan, is_source: IsSource<'_>, at: Option<Place>) -> Result<()> {
+    if !joins::reads_source(plan, is_source) {
+        return Ok(());
+    }
+    let mut found = false;
+    let visited = plan.apply_expressions(|expr| {
+        found |= expr.exists(|e| Ok(matches!(e, Expr::InSubquery(_) | Expr::Exists(_))))?;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map_err(|e| Error::bug(e.strip_backtrace()))?;
+    if found {
+        let message =
+            "Subquery: IN (SELECT …) and EXISTS (SELECT …) stand in WHERE and compare columns there; write a JOIN";
+        return Err(Error::sql_at(message, at));
+    }
+    plan.inputs().into_iter().try_for_each(|input| check_subqueries(input, is_source, at))
 }
 
 /// The aggregates of a plan from the highest down, none if it is stateless; an error if the plan has another shape.
-pub(crate) fn aggregates(plan: &LogicalPlan, at: Option<Place>) -> Result<Vec<&Aggregate>> {
+pub(crate) fn aggregates<'a>(plan: &'a LogicalPlan, is_source: IsSource<'_>, at: Places) -> Result<Vec<&'a Aggregate>> {
     let mut found = vec![];
     let mut node = plan;
     loop {
@@ -52,7 +82,7 @@ pub(crate) fn aggregates(plan: &LogicalPlan, at: Option<Place>) -> Result<Vec<&A
                 &aggregate.input
             }
             other => {
-                stateless(other, at)?;
+                stateless(other, is_source, at)?;
                 return Ok(found);
             }
         };
@@ -76,16 +106,37 @@ pub(crate) fn scans(plan: &LogicalPlan) -> Vec<&LogicalPlan> {
     }
 }
 
-fn stateless(plan: &LogicalPlan, at: Option<Place>) -> Result<()> {
+fn stateless(plan: &LogicalPlan, is_source: IsSource<'_>, at: Places) -> Result<()> {
     match plan {
+        LogicalPlan::TableScan(scan) if !is_source(scan.table_name.table()) => {
+            let name = scan.table_name.table();
+            let message = format!(
+                "the query reads no source: {name} is a table, and a job follows a source; join a source with it, or read it as \
+                 one: CREATE SOURCE … WITH (lake = 'where {name} lies')"
+            );
+            Err(Error::sql_at(message, at.query))
+        }
+        LogicalPlan::Join(join) => {
+            let stream = joins::stream_side(join, is_source).map_err(|why| Error::sql_at(why, at.join.or(at.query)))?;
+            if aggregate_in(stream) {
+                let message = "Join over Aggregate: not supported yet; join in FROM, below the GROUP BY, or make the \
+                               aggregate a materialized view and read its table as a source";
+                return Err(Error::sql_at(message, at.join.or(at.query)));
+            }
+            stateless(stream, is_source, at)
+        }
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Union(_)
         | LogicalPlan::Unnest(_)
-        | LogicalPlan::TableScan(_) => plan.inputs().into_iter().try_for_each(|input| stateless(input, at)),
-        other => Err(Error::sql_at(reason(other), at)),
+        | LogicalPlan::TableScan(_) => plan.inputs().into_iter().try_for_each(|input| stateless(input, is_source, at)),
+        other => Err(Error::sql_at(reason(other), at.query)),
     }
+}
+
+fn aggregate_in(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(aggregate_in)
 }
 
 /// Why a node cannot be made incremental.
@@ -95,7 +146,6 @@ fn reason(node: &LogicalPlan) -> String {
             "Aggregate below Union",
             "not supported yet; put the UNION ALL into FROM and aggregate once, or write one view a branch",
         ),
-        LogicalPlan::Join(_) => ("Join", "not supported yet; UNION ALL of sources is"),
         LogicalPlan::Sort(_) => ("Sort", "a view has no order of its own; order when you read it"),
         LogicalPlan::Limit(_) => {
             ("Limit", "which rows come first changes as facts arrive; limit when you read the view")
@@ -118,11 +168,18 @@ fn reason(node: &LogicalPlan) -> String {
 }
 
 /// Refuses what an expression may not hold in a view.
-fn expressions(node: &LogicalPlan, at: Option<Place>) -> Result<()> {
+fn expressions(node: &LogicalPlan, is_source: IsSource<'_>, at: Option<Place>) -> Result<()> {
+    let of_stream = joins::reads_source(node, is_source);
     let mut refused = None;
     let visited = node.apply_expressions(|expr| {
+        refused = refused.take().or_else(|| joins::embedded_in(expr, node).filter(|_| of_stream));
         expr.apply(|e| {
-            refused = refused.take().or_else(|| refuse(e));
+            if let Expr::InSubquery(InSubquery { subquery, .. }) | Expr::Exists(Exists { subquery, .. }) = e
+                && let Err(error) = check_expressions(&subquery.subquery, is_source, at)
+            {
+                refused = refused.take().or(Some(text(error)));
+            }
+            refused = refused.take().or_else(|| volatile(e)).or_else(|| refuse(e).filter(|_| of_stream));
             Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })
     });
@@ -133,7 +190,15 @@ fn expressions(node: &LogicalPlan, at: Option<Place>) -> Result<()> {
     }
 }
 
-fn refuse(expr: &Expr) -> Option<String> {
+fn text(error: Error) -> String {
+    match error {
+        Error::Sql { message, .. } => message,
+        other => other.to_string(),
+    }
+}
+
+/// What has another value each time.
+fn volatile(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) => match call.func.signature().volatility {
             Volatility::Immutable => None,
@@ -149,8 +214,14 @@ fn refuse(expr: &Expr) -> Option<String> {
                 call.func.name()
             )),
         },
-        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
-            Some("Subquery: its answer changes as facts arrive; not supported yet".to_string())
+        _ => None,
+    }
+}
+
+fn refuse(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {
+            Some("Subquery as a value: not supported yet; JOIN the table, or write IN (SELECT …) or EXISTS".to_string())
         }
         Expr::WindowFunction(_) => {
             Some("WindowAggr: a row's answer depends on rows still to come; group by a time window".to_string())

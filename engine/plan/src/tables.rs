@@ -54,6 +54,11 @@ impl TableProvider for SourceProvider {
     }
 }
 
+/// A table that holds what these files hold.
+pub fn files_table(layout: Layout, files: Vec<ScanFile>) -> Arc<dyn TableProvider> {
+    Arc::new(FilesProvider::new(layout, files))
+}
+
 /// A table whose files are known.
 #[derive(Debug)]
 pub(crate) struct FilesProvider {

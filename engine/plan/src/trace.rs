@@ -1,9 +1,12 @@
-//! Where a column comes from: an expression is followed down through projections, filters, aliases, unions and unnests
-//! until it speaks of the columns of a leaf. What is unnested is followed no further.
+//! Where a column comes from: an expression is followed down through projections, filters, aliases, unions, unnests and
+//! joins until it speaks of the columns of a leaf. What is unnested is followed no further, nor is an expression over both
+//! sides of a join.
+
+use std::ops::Range;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan, Unnest};
+use datafusion::common::{Column, JoinType, Result};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, Unnest};
 
 /// An expression over the columns of one leaf: a scan, or whatever is not looked through, such as an aggregate.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub(crate) fn trace<'a>(expr: &Expr, plan: &'a LogicalPlan) -> Result<Vec<Traced
                 trace(&below, &unnest.input)
             }
         },
+        LogicalPlan::Join(join) => match side(expr, plan, join)? {
+            Some(input) => trace(expr, input),
+            None => Ok(vec![Traced { expr: expr.clone(), leaf: plan }]),
+        },
         leaf => Ok(vec![Traced { expr: expr.clone(), leaf }]),
     }
 }
@@ -58,6 +65,28 @@ fn unnested(expr: &Expr, unnest: &Unnest) -> Result<bool> {
 /// The `i`th column of a plan's output, by name.
 pub(crate) fn column(plan: &LogicalPlan, i: usize) -> Expr {
     Expr::Column(Column::from(plan.schema().qualified_field(i)))
+}
+
+/// The side of a join that an expression speaks of, if it is one.
+fn side<'a>(expr: &Expr, plan: &LogicalPlan, join: &'a Join) -> Result<Option<&'a LogicalPlan>> {
+    use JoinType::*;
+    let left = join.left.schema().fields().len();
+    let right = join.right.schema().fields().len();
+    let (left, right) = match join.join_type {
+        Inner | Left | Right | Full => (0..left, left..left + right),
+        LeftSemi | LeftAnti | LeftMark => (0..left, 0..0),
+        RightSemi | RightAnti | RightMark => (0..0, 0..right),
+    };
+    let columns = expr.column_refs();
+    let columns = columns.iter().map(|c| plan.schema().index_of_column(c)).collect::<Result<Vec<_>>>()?;
+    let of = |side: Range<usize>| !columns.is_empty() && columns.iter().all(|i| side.contains(i));
+    Ok(if of(left) {
+        Some(&join.left)
+    } else if of(right) {
+        Some(&join.right)
+    } else {
+        None
+    })
 }
 
 /// Replaces each column of `plan`'s output by what `with` says of its index.

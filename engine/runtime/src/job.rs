@@ -3,6 +3,7 @@
 //! The runtime knows no SQL and no table format. It is handed a graph of DataFusion plans with holes, operators and sinks
 //! behind the seams of `core`; whoever assembles a job (the `watershed` crate) knows both sides.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use object_store::path::Path;
 use uuid::Uuid;
 use watershed_core::Result;
 use watershed_core::clock::Clock;
-use watershed_core::history::History;
+use watershed_core::history::{History, Version};
 use watershed_core::operator::Operator;
 use watershed_core::scan::ScanInput;
 use watershed_core::settings::Settings;
@@ -34,6 +35,8 @@ pub struct Job {
     pub graph: Graph,
     /// The sources, each once.
     pub inputs: Vec<Input>,
+    /// The tables that the graph joins, by name, and the version of each that it was planned over.
+    pub dimensions: BTreeMap<String, Version>,
     pub sink: Arc<dyn Sink>,
     /// Takes late and bad rows.
     pub rejects: Arc<dyn Sink>,

@@ -19,6 +19,7 @@ use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use serde_json::Value;
 use watershed_core::epoch::{ChunkRef, CommitDecision, Manifest, Position, decide_start};
+use watershed_core::history::Version;
 use watershed_core::operator::{ChunkId, Operator};
 use watershed_core::sink::{CommitIdentity, Sink};
 use watershed_core::{Error, EventTime, Result};
@@ -164,6 +165,27 @@ fn recorded(info: &BTreeMap<String, Value>, location: &str, rebuild: &str) -> Re
     let positions = serde_json::from_value(positions).map_err(|_| unusable())?;
     let watermark = info.get(WATERMARK).and_then(Value::as_i64).ok_or_else(unusable)?;
     Ok(Replay { positions, watermark: EventTime(watermark), discard: vec![] })
+}
+
+/// Steps can be repeated only over the tables that they were done with.
+pub(crate) fn same_dimensions(job: &Job, replay: &Replay) -> Result<()> {
+    let then = |name: &String| replay.positions.get(name).and_then(|position| position.version.as_ref());
+    let changed = job.dimensions.iter().find(|(name, now)| then(name).is_some_and(|then| then != *now));
+    let Some((name, now)) = changed else { return Ok(()) };
+    Err(Error::stopped(format!(
+        "job {}: its newest checkpoint is lost, and the steps that led to it cannot be repeated exactly: they joined {name} at \
+         {}, which now stands at {}; bring that state back, or build the view anew with CREATE OR REPLACE",
+        job.name,
+        then(name).map_or_else(String::new, in_words),
+        in_words(now)
+    )))
+}
+
+fn in_words(version: &Version) -> String {
+    match version {
+        Version::Delta { version, .. } => format!("version {version}"),
+        Version::Listing { digest } => format!("listing {digest}"),
+    }
 }
 
 /// Where a chunk is kept by reference: stage, shard, and its name there.

@@ -50,6 +50,9 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
             job.name
         )));
     }
+    if let Some(replay) = &start.replay {
+        recover::same_dimensions(&job, replay)?;
+    }
     let no_positions = BTreeMap::new();
     let sources = Sources::open(
         std::mem::take(&mut job.inputs),
@@ -62,7 +65,8 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         &checkpoints,
         start.replay.as_ref(),
     )
-    .await?;
+    .await?
+    .joined_with(&job.dimensions);
     let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();
     let mut operators: Vec<Vec<Box<dyn Operator>>> = job.graph.stages.iter().map(shards_of).collect();
     let held = match manifest {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, Snapshot};
+use watershed_core::history::{DataFile, Snapshot, Version};
 use watershed_core::scan::is_clean;
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice::{self, Rules, Standing};
@@ -20,6 +20,8 @@ use crate::recover::Replay;
 /// The job's sources and where they stand.
 pub(crate) struct Sources {
     inputs: Vec<Pinned>,
+    /// Tables that the job joins: pinned for the run, and recorded beside the sources.
+    dimensions: BTreeMap<String, Position>,
     rules: Rules,
     watermark: EventTime,
     ahead: EventTime,
@@ -87,12 +89,20 @@ impl Sources {
         let rules = Rules { slice: settings.slice, from: settings.from, to: settings.to, to_the_end: goal.to_the_end };
         Ok(Sources {
             inputs: pinned,
+            dimensions: BTreeMap::new(),
             rules,
             watermark,
             ahead: now.plus(settings.max_ahead),
             windows_open,
             ended: false,
         })
+    }
+
+    /// Records the versions of the tables that the job joins in every step's positions.
+    pub(crate) fn joined_with(mut self, dimensions: &BTreeMap<String, Version>) -> Self {
+        let pinned = |version: &Version| Position { version: Some(version.clone()), ..Position::default() };
+        self.dimensions = dimensions.iter().map(|(name, version)| (name.clone(), pinned(version))).collect();
+        self
     }
 
     /// Bytes of the files that are still to be read in this run.
@@ -143,7 +153,8 @@ impl Sources {
         self.ended = watermark == EventTime::MAX;
         self.windows_open = true;
         let suspect = reads.iter().map(|files| !files.iter().all(|f| is_clean(f, before, self.ahead))).collect();
-        let positions = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone())).collect();
+        let inputs = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone()));
+        let positions = inputs.chain(self.dimensions.clone()).collect();
         Step { reads, suspect, before, watermark, ahead: self.ahead, positions }
     }
 

@@ -12,6 +12,7 @@ use std::fmt::Write;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Version};
@@ -52,7 +53,10 @@ impl FolderHistory {
         };
         let columns = columns(&place, location, &entries)?;
         let HistoryOptions { time_column, time_partition, .. } = &options;
-        let key = detect(location, &columns, time_column.as_deref(), time_partition.as_deref())?;
+        let key = match options.untimed {
+            true => None,
+            false => detect(location, &columns, time_column.as_deref(), time_partition.as_deref())?,
+        };
         let partition_columns: Vec<FieldRef> =
             columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true).into()).collect();
         let metadata = footer::read(&place, &newest.path, newest.size).await?;
@@ -89,10 +93,13 @@ impl FolderHistory {
             let file = DataFile { values, ..DataFile::new(&entry.path, entry.size) };
             placed.push((interval, file));
         }
-        if self.key.is_none() {
+        if self.key.is_none() && !self.options.untimed {
             self.look(&mut placed.iter_mut().map(|(_, file)| file).collect::<Vec<_>>()).await?;
         }
-        let (partitions, timeless) = group(location, self.key.is_some(), placed)?;
+        let (partitions, timeless) = match self.options.untimed {
+            true => (vec![], placed.into_iter().map(|(_, file)| file).collect()),
+            false => group(location, self.key.is_some(), placed)?,
+        };
         let keepsake = serde_json::to_vec(&entries).map_err(|e| Error::bug(format!("a listing as JSON: {e}")))?;
         let version = Version::Listing { digest: digest(&entries) };
         Ok(Snapshot { version, partitions, timeless, keepsake: Some(keepsake) })
@@ -206,16 +213,27 @@ async fn list(place: &Place) -> Result<Vec<Entry>> {
                 let relative = relative(place, meta.location.as_ref());
                 let hidden = relative.split('/').any(|s| s.starts_with(['_', '.']) && !s.contains('='));
                 if !hidden && relative.ends_with(".parquet") && meta.size > 0 {
-                    let tag = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-                    entries.push(Entry { path: meta.location.to_string(), size: meta.size, tag });
+                    entries.push(entry(&meta));
                 }
             }
             Ok(None) | Err(object_store::Error::NotFound { .. }) => break,
             Err(e) => return Err(Error::storage("cannot list", place.url.as_str(), e)),
         }
     }
+    // A location may be one file.
+    if entries.is_empty()
+        && place.path.extension() == Some("parquet")
+        && let Ok(meta) = place.store.head(&place.path).await
+    {
+        entries.push(entry(&meta));
+    }
     entries.sort();
     Ok(entries)
+}
+
+fn entry(meta: &ObjectMeta) -> Entry {
+    let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
+    Entry { path: meta.location.to_string(), size: meta.size, tag }
 }
 
 /// The partition columns, named by the first file and typed by the values of all.

@@ -41,8 +41,8 @@ pub struct HistoryOptions {
     pub time_column: Option<String>,
     /// The partition column that carries time, or `day` or `hour` where the grain cannot be told.
     pub time_partition: Option<String>,
-    /// Read the Delta table as a plain table, whose files are in no order: nothing is looked for in its partitions, and
-    /// all files are timeless.
+    /// Read it as a plain table, whose files are in no order: nothing is looked for in its partitions, and all files are
+    /// timeless.
     pub untimed: bool,
 }
 

@@ -52,6 +52,8 @@ pub(crate) async fn is_delta(place: &Place) -> Result<bool> {
             Ok(Some(meta)) if version_of(&meta.location).is_some() => return Ok(true),
             Ok(Some(_)) => {}
             Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            // On disk nothing can be listed below a file.
+            Err(_) if place.store.head(&place.path).await.is_ok() => return Ok(false),
             Err(e) => return Err(Error::storage("cannot list", place.url.as_str(), e)),
         }
     }

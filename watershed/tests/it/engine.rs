@@ -216,7 +216,7 @@ async fn a_later_job_reads_what_an_earlier_one_of_the_text_made() {
     engine.execute(&format!("{SOURCE} {sql}")).await.unwrap();
     assert_eq!(world.text("SELECT n FROM daily ORDER BY day").await, "24 24 24");
     let error = world.refused("CREATE MATERIALIZED VIEW x AS SELECT n FROM hourly;").await;
-    assert!(error.contains("hourly is a materialized view, and a job reads sources"), "{error}");
+    assert!(error.contains("hourly is a table, and a job follows a source"), "{error}");
 }
 
 #[tokio::test]

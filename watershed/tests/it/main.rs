@@ -6,6 +6,8 @@ mod cli;
 
 mod engine;
 
+mod external;
+
 mod oracle;
 
 mod workspace;

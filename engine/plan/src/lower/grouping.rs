@@ -228,7 +228,11 @@ impl Lowering<'_> {
         let traced = trace(expr, &aggregate.input).map_err(|e| self.error(&e))?;
         let meant = traced.into_iter().filter_map(|Traced { expr, leaf }| match (leaf, below) {
             (LogicalPlan::TableScan(scan), _) => {
-                let source = self.sources.get(scan.table_name.table())?;
+                let name = scan.table_name.table();
+                // Over a table that is joined it is a key, whatever it looks like.
+                let Some(source) = self.sources.get(name) else {
+                    return Some((name.to_string(), Meant::Role(Role::Key)));
+                };
                 let type_of =
                     |c: &Column| scan.projected_schema.field_from_column(c).ok().map(|f| f.data_type().clone());
                 let is_time = |c: &Column| (c.name == source.time_column).then_some(None);
@@ -252,6 +256,8 @@ impl Lowering<'_> {
             (LogicalPlan::Unnest(unnest), _) => {
                 Some((self.names(&unnest.input).into_iter().next()?, Meant::Role(Role::Key)))
             }
+            // So it is over both sides of a join.
+            (LogicalPlan::Join(_), _) => Some(("a join".to_string(), Meant::Role(Role::Key))),
             _ => None,
         });
         Ok(meant.collect())

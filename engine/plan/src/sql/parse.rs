@@ -12,7 +12,8 @@ use watershed_core::time::Span;
 
 use super::place::{place, span_place};
 use super::statement::{
-    CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Kind, Options, Parsed, Statement,
+    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat, Insert,
+    Kind, Options, Parsed, Statement,
 };
 use super::variables::substitute;
 use super::{columns, window_tables};
@@ -123,7 +124,10 @@ impl Statements<'_> {
         if self.word("TABLE") {
             return self.create_table(or_replace);
         }
-        Err(unexpected("SOURCE, MATERIALIZED VIEW, VIEW or TABLE", self.parser.peek_token_ref()))
+        if self.words(&["EXTERNAL", "TABLE"]) {
+            return self.create_external_table(or_replace);
+        }
+        Err(unexpected("SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE", self.parser.peek_token_ref()))
     }
 
     fn create_source(&mut self, or_replace: bool) -> Result<Statement> {
@@ -180,6 +184,44 @@ impl Statements<'_> {
         Ok(Statement::CreateTable(CreateTable { name, or_replace, if_not_exists, columns, options }))
     }
 
+    fn create_external_table(&mut self, or_replace: bool) -> Result<Statement> {
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+        let name = self.name("the name of the table")?;
+        let at = self.here();
+        let mut columns = None;
+        if self.parser.peek_token_ref().token == Token::LParen {
+            let (given, constraints) = self.parser.parse_columns().map_err(syntax)?;
+            if let Some(constraint) = constraints.first() {
+                let message = format!("{constraint}: constraints are not supported yet");
+                return Err(Error::sql_at(message, place(constraint).or(at)));
+            }
+            columns = Some(columns::schema(&given, at)?);
+        }
+        self.expect_word("STORED", "STORED AS CSV, PARQUET or DELTA")?;
+        self.expect_word("AS", "AS and CSV, PARQUET or DELTA")?;
+        let format = if self.word("CSV") {
+            ExternalFormat::Csv
+        } else if self.word("PARQUET") {
+            ExternalFormat::Parquet
+        } else if self.word("DELTA") || self.word("DELTATABLE") {
+            ExternalFormat::Delta
+        } else {
+            return Err(unexpected("CSV, PARQUET or DELTA", self.parser.peek_token_ref()));
+        };
+        if columns.is_some() && format != ExternalFormat::Csv {
+            return Err(Error::sql_at(
+                format!("{format} files say themselves what columns they have: leave them out"),
+                at,
+            ));
+        }
+        let before = self.options()?;
+        self.expect_word("LOCATION", "LOCATION '…', where the files lie")?;
+        let location = self.value()?;
+        let options = if before.is_empty() { self.options()? } else { before };
+        let table = CreateExternalTable { name, or_replace, if_not_exists, columns, format, location, options };
+        Ok(Statement::CreateExternalTable(table))
+    }
+
     fn insert(&mut self) -> Result<Statement> {
         self.expect_word("INTO", "INTO")?;
         let table = self.name("the name of the table")?;
@@ -202,12 +244,17 @@ impl Statements<'_> {
             Kind::MaterializedView
         } else if self.word("VIEW") {
             Kind::View
+        } else if self.words(&["EXTERNAL", "TABLE"]) {
+            Kind::ExternalTable
         } else if self.word("TABLE") {
             Kind::Table
         } else if self.word("SOURCE") {
             Kind::Source
         } else {
-            return Err(unexpected("SOURCE, TABLE, VIEW or MATERIALIZED VIEW", self.parser.peek_token_ref()));
+            return Err(unexpected(
+                "SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW",
+                self.parser.peek_token_ref(),
+            ));
         };
         let if_exists = self.words(&["IF", "EXISTS"]);
         let name = self.name("a name")?;

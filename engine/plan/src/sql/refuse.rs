@@ -6,16 +6,18 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Query, Select, SetExpr,
-    SetOperator, SetQuantifier, Spanned, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, ObjectName, Query, Select,
+    SetExpr, SetOperator, SetQuantifier, Spanned, Visit, Visitor,
 };
 use watershed_core::error::{Error, Place, Result};
 
+use super::parse::normal;
 use super::place::{place, span_place};
 use crate::shape;
 
-pub(crate) fn check(query: &Query) -> Result<()> {
-    match query.visit(&mut Check) {
+/// `dimensions` are tables: a query over them alone is not incremental, and may be what it likes but volatile.
+pub(crate) fn check(query: &Query, dimensions: &[String]) -> Result<()> {
+    match query.visit(&mut Check { dimensions, scopes: vec![], over_tables: 0 }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -41,7 +43,54 @@ pub(crate) fn grouping_place(query: &Query) -> Option<Place> {
     find.0.or(find.1)
 }
 
-struct Check;
+/// The place of the first join.
+pub(crate) fn join_place(query: &Query) -> Option<Place> {
+    struct Find(Option<Place>);
+    impl Visitor for Find {
+        type Break = ();
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            let joined = select.from.iter().flat_map(|f| &f.joins).next().map(place);
+            let comma = || select.from.get(1).map(place);
+            self.0 = self.0.or_else(|| joined.or_else(comma).flatten());
+            ControlFlow::Continue(())
+        }
+    }
+    let mut find = Find(None);
+    let _ = query.visit(&mut find);
+    find.0
+}
+
+struct Check<'a> {
+    dimensions: &'a [String],
+    /// Names that the WITH clauses around the current query define, and whether each reads tables alone.
+    scopes: Vec<Vec<(String, bool)>>,
+    /// How many queries deep we are in one that reads tables alone.
+    over_tables: usize,
+}
+
+impl Check<'_> {
+    /// Whether a query reads tables, and nothing else.
+    fn reads_tables_alone(&self, query: &Query) -> bool {
+        struct Names(Vec<String>);
+        impl Visitor for Names {
+            type Break = ();
+            fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+                self.0.extend(relation.0.iter().filter_map(|part| part.as_ident()).map(normal));
+                ControlFlow::Continue(())
+            }
+        }
+        let own = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name));
+        let own: Vec<String> = own.collect();
+        let mut names = Names(vec![]);
+        let _ = query.visit(&mut names);
+        names.0.retain(|name| !own.contains(name));
+        let of_tables = |name: &String| match self.scopes.iter().rev().flatten().find(|(cte, _)| cte == name) {
+            Some((_, of_tables)) => *of_tables,
+            None => self.dimensions.contains(name),
+        };
+        !names.0.is_empty() && names.0.iter().all(of_tables)
+    }
+}
 
 fn refuse(of: &impl Spanned, message: impl Into<String>) -> ControlFlow<Error> {
     refuse_at(place(of), message)
@@ -51,10 +100,21 @@ fn refuse_at(at: Option<Place>, message: impl Into<String>) -> ControlFlow<Error
     ControlFlow::Break(Error::sql_at(message, at))
 }
 
-impl Visitor for Check {
+impl Visitor for Check<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let of_tables = self.over_tables > 0 || self.reads_tables_alone(query);
+        self.scopes.push(vec![]);
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let reads = self.reads_tables_alone(&cte.query);
+            let scope = self.scopes.last_mut().into_iter();
+            scope.for_each(|scope| scope.push((normal(&cte.alias.name), reads)));
+        }
+        if of_tables {
+            self.over_tables += 1;
+            return ControlFlow::Continue(());
+        }
         if let Some(order_by) = &query.order_by {
             let why = "ORDER BY (Sort): a view grows without end, so it has no order of its own; leave it out, and order \
                        when you read the view";
@@ -72,7 +132,16 @@ impl Visitor for Check {
         set_operations(&query.body)
     }
 
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
+        self.scopes.pop();
+        self.over_tables = self.over_tables.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+        if self.over_tables > 0 {
+            return ControlFlow::Continue(());
+        }
         let at = span_place(select.select_token.0.span);
         if let Some(Distinct::On(_)) = &select.distinct {
             let why = "SELECT DISTINCT ON: not supported yet; write first_value(x ORDER BY …) for each column, and GROUP BY \
@@ -82,20 +151,16 @@ impl Visitor for Check {
         if select.top.is_some() || select.qualify.is_some() {
             return refuse_at(at, "TOP and QUALIFY: not supported yet; rank when you read the view");
         }
-        let from = &select.from;
-        let joined = from.iter().flat_map(|f| &f.joins).next().map(|join| place(join).or(at));
-        let comma = from.get(1).map(|second| place(second).or(at));
-        if let Some(at) = joined.or(comma) {
-            return refuse_at(at, "JOIN (Join): not supported yet; UNION ALL of sources is, and joins come next");
-        }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
         match expr {
-            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => refuse(
+            Expr::Function(function) if self.over_tables > 0 => volatile(function),
+            _ if self.over_tables > 0 => ControlFlow::Continue(()),
+            Expr::Subquery(_) => refuse(
                 expr,
-                "a subquery in an expression (Subquery): its answer changes as facts arrive; not supported yet",
+                "a subquery as a value (Subquery): not supported yet; JOIN the table, or write IN (SELECT …) or EXISTS",
             ),
             Expr::GroupingSets(_) | Expr::Rollup(_) | Expr::Cube(_) => {
                 let why = "GROUPING SETS, ROLLUP and CUBE: not supported yet; write one view for each grouping";
@@ -134,6 +199,21 @@ fn call(function: &Function) -> ControlFlow<Error> {
         );
         return refuse(function, why);
     }
+    match name.as_str() {
+        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => {
+            let why = format!(
+                "{name}: depends on the order in which rows are read, which history does not have; not supported yet, also \
+                 with ORDER BY inside; min, max and count(DISTINCT …) do not depend on it"
+            );
+            refuse(function, why)
+        }
+        _ => volatile(function),
+    }
+}
+
+/// Functions whose value is another one each time.
+fn volatile(function: &Function) -> ControlFlow<Error> {
+    let name = function.name.to_string().to_lowercase();
     match name.as_str() {
         "random" | "rand" | "uuid" | "gen_random_uuid" => {
             let why = format!(

@@ -30,6 +30,7 @@ pub enum Statement {
     CreateSource(CreateSource),
     CreateMaterializedView(CreateMaterializedView),
     CreateTable(CreateTable),
+    CreateExternalTable(CreateExternalTable),
     CreateView(CreateView),
     Insert(Insert),
     Drop(Drop),
@@ -70,6 +71,37 @@ pub struct CreateTable {
     pub options: Options,
 }
 
+/// `CREATE [OR REPLACE] EXTERNAL TABLE [IF NOT EXISTS] name [(columns)] STORED AS format LOCATION '…' [WITH (…)]`
+#[derive(Clone, Debug)]
+pub struct CreateExternalTable {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// `None`: as the files have them.
+    pub columns: Option<SchemaRef>,
+    pub format: ExternalFormat,
+    pub location: String,
+    pub options: Options,
+}
+
+/// What an external table is stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalFormat {
+    Csv,
+    Parquet,
+    Delta,
+}
+
+impl fmt::Display for ExternalFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExternalFormat::Csv => "CSV",
+            ExternalFormat::Parquet => "PARQUET",
+            ExternalFormat::Delta => "DELTA",
+        })
+    }
+}
+
 /// `CREATE [OR REPLACE] VIEW name AS query`
 #[derive(Clone, Debug)]
 pub struct CreateView {
@@ -86,7 +118,7 @@ pub struct Insert {
     pub query: ast::Query,
 }
 
-/// `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW [IF EXISTS] name [KEEP TABLE]`
+/// `DROP SOURCE | TABLE | EXTERNAL TABLE | VIEW | MATERIALIZED VIEW [IF EXISTS] name [KEEP TABLE]`
 #[derive(Clone, Debug)]
 pub struct Drop {
     pub kind: Kind,
@@ -100,6 +132,7 @@ pub struct Drop {
 pub enum Kind {
     Source,
     Table,
+    ExternalTable,
     View,
     MaterializedView,
 }
@@ -109,6 +142,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Source => "SOURCE",
             Kind::Table => "TABLE",
+            Kind::ExternalTable => "EXTERNAL TABLE",
             Kind::View => "VIEW",
             Kind::MaterializedView => "MATERIALIZED VIEW",
         })
@@ -138,13 +172,17 @@ impl fmt::Display for Statement {
             }
             Statement::CreateTable(s) => {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
-                write!(f, "CREATE {replace}TABLE {unless}{} (", name(&s.name))?;
-                for (i, column) in s.columns.fields().iter().enumerate() {
-                    let comma = if i == 0 { "" } else { ", " };
-                    let nullable = flag(!column.is_nullable(), " NOT NULL");
-                    write!(f, "{comma}{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))?;
+                write!(f, "CREATE {replace}TABLE {unless}{}", name(&s.name))?;
+                column_list(f, &s.columns)?;
+                options(f, &s.options)
+            }
+            Statement::CreateExternalTable(s) => {
+                let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
+                write!(f, "CREATE {replace}EXTERNAL TABLE {unless}{}", name(&s.name))?;
+                if let Some(columns) = &s.columns {
+                    column_list(f, columns)?;
                 }
-                f.write_str(")")?;
+                write!(f, " STORED AS {} LOCATION {}", s.format, quoted(&s.location))?;
                 options(f, &s.options)
             }
             Statement::CreateView(s) => {
@@ -165,6 +203,16 @@ impl fmt::Display for Statement {
             Statement::Query(query) => query.fmt(f),
         }
     }
+}
+
+fn column_list(f: &mut fmt::Formatter<'_>, columns: &SchemaRef) -> fmt::Result {
+    f.write_str(" (")?;
+    for (i, column) in columns.fields().iter().enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        let nullable = flag(!column.is_nullable(), " NOT NULL");
+        write!(f, "{comma}{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))?;
+    }
+    f.write_str(")")
 }
 
 fn flag(set: bool, text: &'static str) -> &'static str {

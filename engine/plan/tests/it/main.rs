@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on panics, and says where.
 
 mod binding;
+mod counting;
 mod fixture;
+mod joins;
 mod refusals;
 mod shapes;
 mod statements;

@@ -2,7 +2,7 @@
 
 use watershed_core::error::Place;
 use watershed_core::time::Span;
-use watershed_plan::{Kind, Statement, parse};
+use watershed_plan::{ExternalFormat, Kind, Statement, parse};
 
 const SCRIPT: &str = "-- What ${THIS} says does not matter.
 SET parallelism = 4;
@@ -19,7 +19,11 @@ INSERT INTO t WITH c AS (SELECT * FROM flights) SELECT * FROM c;
 DROP MATERIALIZED VIEW IF EXISTS hourly KEEP TABLE; DROP SOURCE flights;
 EXPLAIN SELECT 1;
 DESCRIBE flights;;
-SELECT 'a;b' AS x";
+SELECT 'a;b' AS x;
+CREATE EXTERNAL TABLE IF NOT EXISTS airports (iata VARCHAR NOT NULL, lat DOUBLE) STORED AS CSV LOCATION '${ROOT}/airports.csv'
+  WITH (delimiter = ';');
+create or replace external table d stored as delta with (endpoint = 'http://h') location 'd';
+DROP EXTERNAL TABLE airports";
 
 fn script() -> Vec<watershed_plan::Parsed> {
     parse(SCRIPT, &|name| (name == "ROOT").then(|| "s3://it's".to_string())).unwrap()
@@ -28,7 +32,7 @@ fn script() -> Vec<watershed_plan::Parsed> {
 #[test]
 fn a_text_is_split_into_statements() {
     let all = script();
-    assert_eq!(all.len(), 13);
+    assert_eq!(all.len(), 16);
     assert!(matches!(&all[0].statement, Statement::Set { name, value } if name == "parallelism" && value == "4"));
     let Statement::CreateSource(source) = &all[1].statement else { panic!("{:?}", all[1]) };
     assert_eq!((source.name.as_str(), source.time_column.as_deref()), ("flights", Some("date")));
@@ -49,6 +53,13 @@ fn a_text_is_split_into_statements() {
     assert!(matches!(&all[9].statement, Statement::Drop(d) if d.kind == Kind::Source && !d.if_exists));
     assert!(matches!(&all[10].statement, Statement::Explain(of) if of.text == "SELECT 1"));
     assert!(matches!(&all[11].statement, Statement::Describe(name) if name == "flights"));
+    let Statement::CreateExternalTable(table) = &all[13].statement else { panic!("{:?}", all[13]) };
+    assert_eq!((table.name.as_str(), table.format, table.if_not_exists), ("airports", ExternalFormat::Csv, true));
+    assert_eq!((table.location.as_str(), table.options.len()), ("s3://it's/airports.csv", 1));
+    assert!(table.columns.as_ref().is_some_and(|c| c.fields().len() == 2 && !c.field(0).is_nullable()));
+    assert!(matches!(&all[14].statement, Statement::CreateExternalTable(t)
+        if t.or_replace && t.columns.is_none() && t.format == ExternalFormat::Delta && t.options.len() == 1));
+    assert!(matches!(&all[15].statement, Statement::Drop(d) if d.kind == Kind::ExternalTable));
     assert_eq!(all[0].at, Place { line: 2, column: 1 });
     assert_eq!(all[12].at, Place { line: 16, column: 1 });
 }

@@ -22,12 +22,15 @@ use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
 use super::facts::{EPOCH, Facts};
+use super::tables::Table;
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     /// Sources by name.
     pub(crate) sources: BTreeMap<String, Facts>,
+    /// Tables that the query joins.
+    pub(crate) tables: Vec<Table>,
     /// What stands in each `CREATE SOURCE`'s watermark after the column, such as ` - INTERVAL '1 hour'`.
     pub(crate) delay: String,
     /// `WITH` options of sources, after `lake`.
@@ -44,12 +47,19 @@ impl Case {
     pub(crate) fn over(sources: impl IntoIterator<Item = (&'static str, Facts)>, sql: &str) -> Case {
         Case {
             sources: sources.into_iter().map(|(n, f)| (n.to_string(), f)).collect(),
+            tables: vec![],
             delay: String::new(),
             options: String::new(),
             sql: sql.to_string(),
             end: if sql.contains("window_end") { "window_end" } else { "" }.to_string(),
             oracle: None,
         }
+    }
+
+    /// The same over these tables besides.
+    pub(crate) fn joining(mut self, tables: impl IntoIterator<Item = Table>) -> Case {
+        self.tables.extend(tables);
+        self
     }
 }
 
@@ -95,6 +105,7 @@ impl World {
         for (name, facts) in &case.sources {
             facts.write(&folder.path().join(name));
         }
+        case.tables.iter().for_each(|table| table.write(folder.path()));
         World { folder }
     }
 
@@ -114,7 +125,10 @@ impl World {
             format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH (lake = '{lake}'{options});\n")
         };
         let sources: String = case.sources.keys().map(source).collect();
-        sources + &format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql)
+        let tables: String = case.tables.iter().map(|table| table.statement(self.folder.path())).collect();
+        sources
+            + &tables
+            + &format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql)
     }
 
     /// A fresh engine, for run number `run`.
@@ -197,6 +211,10 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         let kept = facts.batch(kept);
         let table = MemTable::try_new(kept.schema(), vec![vec![kept]]).unwrap();
         context.register_table(name.as_str(), Arc::new(table)).unwrap();
+    }
+    for table in &case.tables {
+        let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows.clone()]]).unwrap();
+        context.register_table(table.name.as_str(), Arc::new(rows)).unwrap();
     }
     let mut sql = plain(case.oracle.as_ref().unwrap_or(&case.sql));
     if !case.end.is_empty() && !ended {

@@ -2,11 +2,13 @@
 //! batch answer gives (design §10).
 //!
 //! * [`facts`]: drawn histories.
+//! * [`tables`]: what they are joined with.
 //! * [`compare`]: answers as bags of rows.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
 //! * [`ordered`]: aggregates with ORDER BY inside.
 //! * [`types`]: columns of every type, as keys, arguments and results; lists unnested.
+//! * [`joins`]: queries that join tables, and tables that change between runs.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
@@ -14,6 +16,8 @@
 //! * [`kill`]: `kill -9` over the real binary.
 
 pub(crate) mod facts;
+
+pub(crate) mod tables;
 
 pub(crate) mod compare;
 
@@ -23,6 +27,7 @@ mod cases;
 
 mod ordered;
 
+mod joins;
 mod types;
 
 mod increments;
