@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use watershed_core::history::{History, Snapshot};
+use watershed_core::history::{DataFile, History};
 use watershed_core::scan::ScanFile;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -71,7 +71,7 @@ pub(crate) async fn batch(
         match entry.kind {
             Kind::Source => {
                 let source = open_source(engine, layers, entry).await?;
-                let files = files(source.history.pin(None).await?);
+                let files = files(source.history.as_ref()).await?;
                 known.planner.add_table(&entry.name, source.layout().clone(), files)?;
                 known.sources.insert(entry.name.clone(), source);
             }
@@ -79,7 +79,7 @@ pub(crate) async fn batch(
             Kind::MaterializedView | Kind::Table | Kind::Insert => {
                 let location = engine.location(entry);
                 let history = open_table(engine, &location).await.map_err(|e| not_there_yet(entry, e))?;
-                let files = files(history.pin(None).await?);
+                let files = files(history.as_ref()).await?;
                 let runtime = engine.runtime(settings)?;
                 engine.place(engine.stores(), &location, &runtime)?;
                 known.planner.add_table(&entry.name, history.layout().clone(), files)?;
@@ -162,9 +162,13 @@ fn reach<'a>(
     Ok(())
 }
 
-fn files(snapshot: Snapshot) -> Vec<ScanFile> {
+/// The files of the newest version, less the rows that are marked as deleted in them.
+async fn files(history: &dyn History) -> Result<Vec<ScanFile>> {
+    let snapshot = history.pin(None).await?;
     let placed = snapshot.partitions.into_iter().flat_map(|p| p.files);
-    snapshot.timeless.into_iter().chain(placed).map(|file| ScanFile { file, range: None }).collect()
+    let files: Vec<DataFile> = snapshot.timeless.into_iter().chain(placed).collect();
+    let deleted = history.deleted(&files).await?;
+    Ok(files.into_iter().zip(deleted).map(|(file, deleted)| ScanFile { file, range: None, deleted }).collect())
 }
 
 fn not_there_yet(entry: &Entry, e: Error) -> Error {

@@ -25,6 +25,7 @@
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
 //! * [`scan`]: files into holes.
+//! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
 
@@ -47,6 +48,10 @@ pub mod lower;
 pub mod fragment;
 
 mod scan;
+
+mod stored;
+
+mod relabel;
 
 pub mod finish;
 

@@ -8,13 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Version};
+use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
 use watershed_core::time::Grain;
 use watershed_core::{Error, Result};
 
@@ -71,6 +72,7 @@ impl FolderHistory {
             file_schema: file_schema.into(),
             time_partition: key.as_ref().map(TimeKey::column).map(named),
             partition_columns,
+            stored: None,
         };
         Ok(FolderHistory { place, layout, options, key })
     }
@@ -193,6 +195,10 @@ impl History for FolderHistory {
 
     async fn look(&self, files: &mut [&mut DataFile]) -> Result<()> {
         footer::look(&self.place, self.options.time_column.as_deref(), files).await
+    }
+
+    async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
+        Ok(vec![None; files.len()])
     }
 }
 
