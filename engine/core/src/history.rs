@@ -34,6 +34,9 @@ pub struct Layout {
     /// `None` where these are the table's. A field that carries [`FIELD_ID`] is found by that number in files that have
     /// such numbers.
     pub stored: Option<SchemaRef>,
+    /// Whether the columns are what a sample of the files has, and nobody's declaration: then each file's types are looked
+    /// at when it is opened.
+    pub inferred: bool,
 }
 
 /// Metadata key of a field's number, as Arrow's Parquet reader writes it.

@@ -26,6 +26,7 @@
 //! * [`fragment`]: plans with holes, bound once a step.
 //! * [`scan`]: files into holes.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
+//! * [`checked`]: files whose columns nobody declared.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
 
@@ -52,6 +53,8 @@ mod scan;
 mod stored;
 
 mod relabel;
+
+mod checked;
 
 pub mod finish;
 

@@ -21,7 +21,9 @@ use datafusion::common::{
     DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_datafusion_err, internal_err,
 };
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory, ParquetRowSelection,
+};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
@@ -45,6 +47,7 @@ use object_store::path::Path;
 use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
 
+use crate::checked::CheckedReaders;
 use crate::stored::{ByFieldId, Stored};
 
 /// Enough for the footer of most files: one request instead of two.
@@ -75,6 +78,7 @@ pub(crate) struct Scan {
     /// The columns of `inspected` as they are read, and as they come out.
     outputs: Vec<ProjectionExpr>,
     by_id: bool,
+    inferred: bool,
     /// Over the stored columns.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     /// What of the predicate speaks of partition columns alone, and their schema.
@@ -127,6 +131,7 @@ impl Scan {
                 .map(|predicate| stored.rename(predicate))
                 .transpose()?,
             by_id: stored.by_id(),
+            inferred: layout.inferred,
             outputs,
             partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
             projection,
@@ -171,15 +176,18 @@ impl Scan {
                 (self.inspected.clone(), inspection.columns.iter().chain(&extra).map(output).collect())
             }
         };
-        let readers = CachedParquetFileReaderFactory::new(
+        let mut readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.store)?,
             runtime.cache_manager.get_file_metadata_cache(),
-        );
+        ));
+        if self.inferred {
+            readers = Arc::new(CheckedReaders { inner: readers, table: Arc::clone(self.table.file_schema()) });
+        }
         // A source of its own for each step: it carries metrics.
         let mut source = ParquetSource::new(table)
             .with_table_parquet_options(self.options.clone())
             .with_metadata_size_hint(FOOTER_HINT)
-            .with_parquet_file_reader_factory(Arc::new(readers));
+            .with_parquet_file_reader_factory(readers);
         if let Some(predicate) = &self.predicate {
             source = source.with_predicate(Arc::clone(predicate));
         }

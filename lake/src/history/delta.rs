@@ -61,6 +61,7 @@ impl DeltaHistory {
                 file_schema,
                 partition_columns,
                 time_partition: None,
+                inferred: false,
                 stored: (columns.mapping != Mapping::None).then(|| Schema::new(take(&columns.stored, &order)).into()),
             },
             stored_time: stored_time.map(|i| columns.stored.field(i).name().clone()),

@@ -69,11 +69,11 @@ async fn one(place: &Place, location: &str, file: &DataFile, vector: &DeletionVe
         ))
     };
     let rows = match file.rows {
-        Some(rows) => rows,
-        None => {
-            let mut file = file.clone();
-            footer::look(place, None, &mut [&mut file]).await?;
-            file.rows.ok_or_else(|| Error::bug(format!("a footer of {} without a row count", file.path)))?
+        Some(rows) if file.range.is_none() => rows,
+        // A piece knows of its own rows only, and vectors speak of the file's.
+        _ => {
+            let metadata = footer::read(place, &file.path, file.size).await?;
+            u64::try_from(metadata.file_metadata().num_rows()).map_err(|e| damaged(e.to_string()))?
         }
     };
     let storage: Storage = vector.storage.parse().map_err(|e: KernelError| damaged(e.to_string()))?;

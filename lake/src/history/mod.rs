@@ -7,6 +7,7 @@
 //! * `partition`: which partition column carries time, and which interval a value stands for. Pure.
 //! * `stats`: what a Delta log's statistics say of the event times. Pure.
 //! * `footer`: the same from Parquet footers, for files whose list says nothing.
+//! * `evolve`: one schema for a folder's files that differ. Pure.
 //! * `marks`: the rows that a file's deletion vector marks.
 //! * `delta`, `folder`: the two kinds of history.
 //!
@@ -24,6 +25,8 @@ mod stats;
 mod footer;
 
 mod marks;
+
+mod evolve;
 
 pub(crate) use stats::read as statistics_of;
 

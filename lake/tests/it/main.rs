@@ -11,6 +11,10 @@ mod deltas;
 
 mod folders;
 
+mod mapping;
+
+mod marks;
+
 mod racing;
 
 mod writing;

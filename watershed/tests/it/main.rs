@@ -8,4 +8,6 @@ mod engine;
 
 mod oracle;
 
+mod spark;
+
 mod workspace;

@@ -55,6 +55,7 @@ pub(crate) fn layout(folder: &Path) -> Layout {
         partition_columns: vec![Arc::new(Field::new("day", DataType::Date32, true))],
         time_partition: Some(("day".into(), Grain::Day)),
         stored: None,
+        inferred: false,
     }
 }
 

@@ -7,4 +7,5 @@ mod fixture;
 mod refusals;
 mod shapes;
 mod statements;
+mod stored;
 mod windows;
