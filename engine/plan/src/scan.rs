@@ -77,7 +77,7 @@ pub(crate) struct Scan {
     pub(crate) schema: SchemaRef,
     /// The columns of `inspected` as they are read, and as they come out.
     outputs: Vec<ProjectionExpr>,
-    by_id: bool,
+    by_id: Option<Arc<ByFieldId>>,
     inferred: bool,
     /// Over the stored columns.
     predicate: Option<Arc<dyn PhysicalExpr>>,
@@ -130,7 +130,7 @@ impl Scan {
             predicate: physical(filters.iter().filter(|f| stored.can_prune(f)).cloned().collect(), schema)?
                 .map(|predicate| stored.rename(predicate))
                 .transpose()?,
-            by_id: stored.by_id(),
+            by_id: stored.by_id.clone(),
             inferred: layout.inferred,
             outputs,
             partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
@@ -193,10 +193,9 @@ impl Scan {
         }
         let source = source.try_pushdown_projection(&projection)?;
         let source = source.ok_or_else(|| internal_datafusion_err!("the Parquet scan takes no projection"))?;
-        let by_id = || Arc::new(ByFieldId) as Arc<dyn PhysicalExprAdapterFactory>;
         let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
-            .with_expr_adapter(self.by_id.then(by_id))
+            .with_expr_adapter(self.by_id.clone().map(|by_id| by_id as Arc<dyn PhysicalExprAdapterFactory>))
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }

@@ -29,6 +29,8 @@ use crate::relabel::Relabel;
 pub(crate) struct Stored {
     pub(crate) file_schema: SchemaRef,
     pub(crate) partition_columns: Vec<FieldRef>,
+    /// For files that are to be matched by field number.
+    pub(crate) by_id: Option<Arc<ByFieldId>>,
     table: Vec<FieldRef>,
 }
 
@@ -41,13 +43,21 @@ impl Stored {
             Some(stored) if stored.fields().len() == table.len() => stored.fields().to_vec(),
             Some(_) => return internal_err!("{}: stored columns do not fit the table's", layout.location),
         };
+        let id = |field: &FieldRef| Some((field.name().clone(), field.metadata().get(FIELD_ID)?.clone()));
+        let ids: HashMap<_, _> = stored.iter().filter_map(id).collect();
+        // Numbers find columns; they are not passed on with the rows.
+        let plain = |field: FieldRef| match field.metadata().contains_key(FIELD_ID) {
+            true => Arc::new(Field::clone(&field).with_metadata(Default::default())),
+            false => field,
+        };
+        let stored: Vec<FieldRef> = stored.into_iter().map(plain).collect();
         let (files, partitions) = stored.split_at(layout.file_schema.fields().len());
-        Ok(Stored { file_schema: Arc::new(Schema::new(files)), partition_columns: partitions.to_vec(), table })
-    }
-
-    /// Whether files are to be matched by field number.
-    pub(crate) fn by_id(&self) -> bool {
-        self.file_schema.fields().iter().any(|field| field.metadata().contains_key(FIELD_ID))
+        Ok(Stored {
+            file_schema: Arc::new(Schema::new(files)),
+            partition_columns: partitions.to_vec(),
+            by_id: (!ids.is_empty()).then(|| Arc::new(ByFieldId { ids })),
+            table,
+        })
     }
 
     /// Each column as it is read and as it comes out.
@@ -95,7 +105,10 @@ fn rename(expr: Arc<dyn PhysicalExpr>, names: &HashMap<String, String>) -> Resul
 /// Finds a file's columns by field number: the column that carries a stored column's number is that column, whatever it
 /// is called. A file without numbers is matched by name.
 #[derive(Debug)]
-pub(crate) struct ByFieldId;
+pub(crate) struct ByFieldId {
+    /// The numbers of stored columns by name.
+    ids: HashMap<String, String>,
+}
 
 impl PhysicalExprAdapterFactory for ByFieldId {
     fn create(&self, logical: SchemaRef, physical: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
@@ -105,10 +118,10 @@ impl PhysicalExprAdapterFactory for ByFieldId {
         let mut names = HashMap::new();
         let mut fields: Vec<FieldRef> = vec![];
         for field in logical.fields() {
-            let name = match id(field).filter(|_| !in_file.is_empty()) {
+            let name = match self.ids.get(field.name()).filter(|_| !in_file.is_empty()) {
                 None => field.name().clone(),
                 // A name that no file has: the column is NULL there, even if another has its name.
-                Some(id) => in_file.get(&id).map_or_else(|| format!("__watershed_no_{id}"), |name| name.to_string()),
+                Some(id) => in_file.get(id).map_or_else(|| format!("__watershed_no_{id}"), |name| name.to_string()),
             };
             fields.push(Arc::new(Field::clone(field).with_name(&name)));
             names.insert(field.name().clone(), name);

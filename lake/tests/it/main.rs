@@ -9,6 +9,8 @@ mod commits;
 
 mod deltas;
 
+mod evolving;
+
 mod folders;
 
 mod mapping;

@@ -225,6 +225,9 @@ async fn files_are_matched_by_number_where_they_have_numbers() {
     let layout = layout(folder.path(), columns, Some(stored));
     let f = table(folder, layout, files);
     let three = vec!["| 13 | 23 |"; 3];
+    let lowered = f.lower("SELECT a FROM t").await.unwrap();
+    let parts = f.run(lowered.fragment.bind(&f.everything(&lowered)).unwrap()).await;
+    assert!(parts.iter().flatten().all(|batch| batch.schema() == lowered.fragment.schema()));
     assert_eq!(both(&f, "SELECT a, c FROM t WHERE a >= 13").await, (three.iter().map(|s| s.to_string()).collect(), 6));
     let (found, _) = both(&f, "SELECT a, c FROM t WHERE c >= 23 AND ts IS NOT NULL").await;
     assert_eq!(found, ["| 13 | 23 |", "| 13 | 23 |", "| 13 | 23 |", "| | 23 |"]);
