@@ -45,12 +45,11 @@ impl Stored {
         };
         let id = |field: &FieldRef| Some((field.name().clone(), field.metadata().get(FIELD_ID)?.clone()));
         let ids: HashMap<_, _> = stored.iter().filter_map(id).collect();
-        // Numbers find columns; they are not passed on with the rows.
-        let plain = |field: FieldRef| match field.metadata().contains_key(FIELD_ID) {
-            true => Arc::new(Field::clone(&field).with_metadata(Default::default())),
-            false => field,
+        // Columns come out with the metadata that the table gives them: numbers find columns, and are not passed on.
+        let plain = |(stored, field): (&FieldRef, &FieldRef)| -> FieldRef {
+            Arc::new(Field::clone(stored).with_metadata(field.metadata().clone()))
         };
-        let stored: Vec<FieldRef> = stored.into_iter().map(plain).collect();
+        let stored: Vec<FieldRef> = stored.iter().zip(&table).map(plain).collect();
         let (files, partitions) = stored.split_at(layout.file_schema.fields().len());
         Ok(Stored {
             file_schema: Arc::new(Schema::new(files)),

@@ -180,7 +180,9 @@ async fn columns_are_read_by_their_stored_names() {
     ];
     let files = vec![write(folder.path(), "x.parquet", columns)];
     let columns = ["ts", "a", "place"].into_iter().zip([time(), DataType::Int64, place("town")]);
-    let columns = columns.map(|(name, data_type)| field(name, data_type, None)).collect();
+    let comment: HashMap<_, _> = [("comment".to_string(), "what it means".to_string())].into();
+    let columns =
+        columns.map(|(name, data_type)| field(name, data_type, None).with_metadata(comment.clone())).collect();
     let stored = [("col-1", time()), ("b", DataType::Int64), ("col-4", place("col-5")), ("a", DataType::Utf8)];
     let stored = stored.into_iter().map(|(name, data_type)| field(name, data_type, None)).collect();
     let layout = layout(folder.path(), columns, Some(stored));
