@@ -33,8 +33,9 @@ async fn a_folder_has_the_columns_of_all_its_files() {
     // An event time that was a date once.
     let date = Arc::new(Date32Array::from(vec![0])) as ArrayRef;
     write(&lake, "f/d=1970-01-01/a.parquet", vec![("ts", date), ("n", narrow()), ("gone", narrow())]);
-    write(&lake, "f/d=1970-01-02/a.parquet", vec![("ts", times(1)), ("n", Arc::new(Int64Array::from(vec![1])))]);
-    let text = Arc::new(StringArray::from(vec!["x"]));
+    let wide = Arc::new(Int64Array::from(vec![1])) as ArrayRef;
+    write(&lake, "f/d=1970-01-02/a.parquet", vec![("ts", times(1)), ("n", wide)]);
+    let text = Arc::new(StringArray::from(vec!["x"])) as ArrayRef;
     write(&lake, "f/d=1970-01-03/a.parquet", vec![("new", text), ("ts", times(2)), ("n", narrow()), ("d", narrow())]);
     let history = open_history(&lake.stores, &lake.at("f"), &by_time()).await.unwrap();
     let layout = history.layout();
@@ -53,8 +54,9 @@ async fn a_folder_has_the_columns_of_all_its_files() {
 #[tokio::test]
 async fn types_that_do_not_fit_are_named_with_their_file() {
     let lake = Lake::new();
-    let number = Arc::new(Int64Array::from(vec![1]));
-    write(&lake, "f/d=1970-01-01/a.parquet", vec![("ts", times(0)), ("k", Arc::new(StringArray::from(vec!["x"])))]);
+    let number = Arc::new(Int64Array::from(vec![1])) as ArrayRef;
+    let text = Arc::new(StringArray::from(vec!["x"])) as ArrayRef;
+    write(&lake, "f/d=1970-01-01/a.parquet", vec![("ts", times(0)), ("k", text)]);
     write(&lake, "f/d=1970-01-02/b.parquet", vec![("ts", times(1)), ("k", number)]);
     let error = open_history(&lake.stores, &lake.at("f"), &by_time()).await.err().unwrap().to_string();
     assert!(error.contains("column `k` is Utf8 in file") && error.contains("d=1970-01-01/a.parquet"), "{error}");

@@ -71,15 +71,16 @@ async fn values_and_statistics_are_found_by_stored_names() {
 
 #[tokio::test]
 async fn a_mapping_that_is_not_understood_is_refused() {
+    // A column without its name is found by the kernel or by us, whoever is first.
     for (mode, missing, words) in [
-        ("name", "v", "column `v_now` has no physical name"),
-        ("letters", "", "delta.columnMapping.mode = 'letters', which Watershed does not know"),
+        ("name", "v", ["v_now", "physical"]),
+        ("letters", "", ["delta.columnMapping.mode = 'letters'", "which Watershed does not know"]),
     ] {
         let lake = Lake::new();
         let sink = lake.sink("t", "day(ts)").await;
         put(&sink, 1, &[(0, 1)]).await;
         map_columns(&lake, mode, |name| (name != missing).then(|| name.to_string()));
         let error = open_history(&lake.stores, &lake.at("t"), &options()).await.err().unwrap().to_string();
-        assert!(error.contains(words), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
