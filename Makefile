@@ -24,7 +24,7 @@ clean-demo: ## Remove what the demo wrote
 	rm -rf .demo
 
 test: lint ## Check formatting and lints, and run every test
-	WATERSHED_PYTHON="$$(tools/python.sh)" cargo test --release --workspace
+	WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_SPARK="$$(tools/delta.sh)" cargo test --release --workspace
 
 fmt: ## Format the code
 	cargo fmt --all

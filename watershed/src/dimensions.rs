@@ -86,7 +86,8 @@ async fn lake(stores: &Stores, location: &str, format: ExternalFormat) -> Result
 async fn pinned(history: Arc<dyn History>) -> Result<Pinned> {
     let snapshot = history.pin(None).await?;
     let version = snapshot.version.clone();
-    Ok(Pinned { rows: files_table(history.layout().clone(), files(snapshot)), version })
+    let files = files(history.as_ref(), snapshot).await?;
+    Ok(Pinned { rows: files_table(history.layout().clone(), files), version })
 }
 
 fn declared(entry: &Entry) -> Result<CreateExternalTable> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use watershed_core::history::{History, Snapshot, Version};
+use watershed_core::history::{DataFile, History, Snapshot, Version};
 use watershed_core::scan::ScanFile;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -72,7 +72,8 @@ pub(crate) async fn batch(
         match entry.kind {
             Kind::Source => {
                 let source = open_source(engine, layers, entry).await?;
-                let files = files(source.history.pin(None).await?);
+                let history = source.history.as_ref();
+                let files = files(history, history.pin(None).await?).await?;
                 known.planner.add_table(&entry.name, source.layout().clone(), files)?;
                 known.sources.insert(entry.name.clone(), source);
             }
@@ -169,9 +170,12 @@ fn reach<'a>(
     Ok(())
 }
 
-pub(crate) fn files(snapshot: Snapshot) -> Vec<ScanFile> {
+/// The files of a pinned version, less the rows that are marked as deleted in them.
+pub(crate) async fn files(history: &dyn History, snapshot: Snapshot) -> Result<Vec<ScanFile>> {
     let placed = snapshot.partitions.into_iter().flat_map(|p| p.files);
-    snapshot.timeless.into_iter().chain(placed).map(|file| ScanFile { file, range: None }).collect()
+    let files: Vec<DataFile> = snapshot.timeless.into_iter().chain(placed).collect();
+    let deleted = history.deleted(&files).await?;
+    Ok(files.into_iter().zip(deleted).map(|(file, deleted)| ScanFile { file, range: None, deleted }).collect())
 }
 
 impl Known {

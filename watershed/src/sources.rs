@@ -165,6 +165,8 @@ mod tests {
             )),
             partition_columns: vec![],
             time_partition: partition.map(|p| (p.to_string(), Grain::Day)),
+            stored: None,
+            inferred: false,
         };
         assert_eq!(own_time_column(&layout(&["a", "ts"], Some("ts_day"))).unwrap(), "ts");
         assert_eq!(own_time_column(&layout(&["a"], Some("day"))).unwrap(), "a");

@@ -7,6 +7,9 @@
 //! Invariant: partitions of a snapshot are sorted by start and do not overlap; a partition without a time (NULL) comes
 //! apart from them. A file's identity is its path, which a history never reuses for other bytes.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -27,7 +30,17 @@ pub struct Layout {
     pub partition_columns: Vec<FieldRef>,
     /// The partition column that carries time, and how wide its values are; `None` for an unpartitioned table.
     pub time_partition: Option<(String, Grain)>,
+    /// The same columns, those of the files and then those of the partitions, under the names that files know them by;
+    /// `None` where these are the table's. A field that carries [`FIELD_ID`] is found by that number in files that have
+    /// such numbers.
+    pub stored: Option<SchemaRef>,
+    /// Whether the columns are what a sample of the files has, and nobody's declaration: then each file's types are looked
+    /// at when it is opened.
+    pub inferred: bool,
 }
+
+/// Metadata key of a field's number, as Arrow's Parquet reader writes it.
+pub const FIELD_ID: &str = "PARQUET:field_id";
 
 /// One file of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +75,15 @@ pub struct DeletionVector {
     pub size: i32,
     /// Rows deleted.
     pub cardinality: i64,
+}
+
+/// The rows of a file that were deleted, by their number in the file, from 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeletedRows {
+    /// Rows in the file, deleted ones included.
+    pub rows: u64,
+    /// Sorted, disjoint, not touching, none empty, all below `rows`.
+    pub runs: Vec<Range<u64>>,
 }
 
 impl DataFile {
@@ -148,4 +170,9 @@ pub trait History: Send + Sync {
     /// Fills in [`DataFile::times`] and [`DataFile::rows`] where the list did not have them and the files do, by reading
     /// footers. Called for files soon to be read, a slice or a leak's width ahead. Files that cannot tell stay `Unknown`.
     async fn look(&self, files: &mut [&mut DataFile]) -> Result<()>;
+
+    /// The rows that the deletion vectors of these files mark, file by file; `None` for a file without one. Called once for
+    /// the files of a step, before any of them is read. A vector that cannot be read is an error: going on without it would
+    /// count facts that were deleted.
+    async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>>;
 }

@@ -11,6 +11,7 @@
 //! * [`history`]: a pinned snapshot as time partitions of files, and the [`history::History`] seam.
 //! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
 //! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
+//! * [`widen`]: which type holds the values of another.
 //! * [`change`]: change batches, inserts or weighted.
 //! * [`operator`]: the seam of stateful operators.
 //! * [`sink`]: the seam of result tables: data files, prepared commits, commits.
@@ -26,6 +27,8 @@ pub mod history;
 pub mod slice;
 
 pub mod scan;
+
+pub mod widen;
 
 pub mod change;
 

@@ -12,7 +12,7 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::history::{DataFile, Times};
+use crate::history::{DataFile, DeletedRows, Times};
 use crate::time::EventTime;
 
 /// A file to scan within a step, perhaps only the row groups whose first byte lies in a byte range.
@@ -20,6 +20,8 @@ use crate::time::EventTime;
 pub struct ScanFile {
     pub file: DataFile,
     pub range: Option<(u64, u64)>,
+    /// Rows that are not read: what the file's deletion vector says, resolved ([`crate::history::History::deleted`]).
+    pub deleted: Option<Arc<DeletedRows>>,
 }
 
 /// What one source contributes to a step.

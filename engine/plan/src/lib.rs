@@ -26,6 +26,8 @@
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
 //! * [`scan`]: files into holes.
+//! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
+//! * [`checked`]: files whose columns nobody declared.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
 
@@ -52,6 +54,12 @@ pub mod lower;
 pub mod fragment;
 
 mod scan;
+
+mod stored;
+
+mod relabel;
+
+mod checked;
 
 pub mod finish;
 

@@ -3,6 +3,9 @@
 //! In a streaming plan a source is a [`SourceScanExec`], a hole; [`Scan::bind`] fills it for one step with DataFusion's
 //! Parquet scan over the step's files. Predicates prune files by partition value here, and row groups and pages in the
 //! reader; the exact filter stays above. Footers are cached, for a file is cut into ranges that are read one by one.
+//!
+//! Rows that are marked as deleted are passed over by the reader itself, so row numbers stay the file's own. Columns are read
+//! under the names that files know them by ([`crate::stored`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +15,16 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
+use datafusion::common::extensions::Extensions as FileExtensions;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_err};
+use datafusion::common::{
+    DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_datafusion_err, internal_err,
+};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory, ParquetRowSelection,
+};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -25,15 +33,22 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::parquet::arrow::RowNumber;
+use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use watershed_core::history::Layout;
+use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
+
+use crate::checked::CheckedReaders;
+use crate::stored::{ByFieldId, Stored};
 
 /// Enough for the footer of most files: one request instead of two.
 const FOOTER_HINT: usize = 64 << 10;
@@ -60,6 +75,11 @@ pub(crate) struct Scan {
     /// Indices in the table's schema.
     pub(crate) projection: Vec<usize>,
     pub(crate) schema: SchemaRef,
+    /// The columns of `inspected` as they are read, and as they come out.
+    outputs: Vec<ProjectionExpr>,
+    by_id: Option<Arc<ByFieldId>>,
+    inferred: bool,
+    /// Over the stored columns.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     /// What of the predicate speaks of partition columns alone, and their schema.
     partition_predicate: Option<(Arc<dyn PhysicalExpr>, SchemaRef)>,
@@ -78,11 +98,16 @@ impl Scan {
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
     ) -> Result<Scan> {
-        let table = table_builder(layout, &[]).build();
+        let stored = Stored::of(layout)?;
+        let table = table_builder(&stored, &[]).build();
         let row = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
         let file = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
-        let inspected = table_builder(layout, &[file]).with_virtual_columns(vec![Arc::new(row)]).build();
-        let schema = table.table_schema();
+        let inspected = table_builder(&stored, &[file]).with_virtual_columns(vec![Arc::new(row)]).build();
+        let mut outputs = stored.outputs();
+        for name in [FILE_COLUMN, ROW_COLUMN] {
+            outputs.push(ProjectionExpr::new(Arc::new(Column::new(name, outputs.len())), name));
+        }
+        let schema = &table_schema(layout);
         let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let physical = |filters: Vec<Expr>, schema: &SchemaRef| -> Result<Option<Arc<dyn PhysicalExpr>>> {
             let df_schema = DFSchema::try_from(Arc::clone(schema))?;
@@ -102,7 +127,12 @@ impl Scan {
             store: ObjectStoreUrl::parse(&layout.store)?,
             options,
             schema: Arc::new(schema.project(&projection)?),
-            predicate: physical(filters.to_vec(), schema)?,
+            predicate: physical(filters.iter().filter(|f| stored.can_prune(f)).cloned().collect(), schema)?
+                .map(|predicate| stored.rename(predicate))
+                .transpose()?,
+            by_id: stored.by_id.clone(),
+            inferred: layout.inferred,
+            outputs,
             partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
             projection,
             table,
@@ -118,7 +148,18 @@ impl Scan {
         partitions: usize,
         runtime: &RuntimeEnv,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut bound = files.iter().map(|file| self.file(file, inspection.is_some())).collect::<Result<Vec<_>>>()?;
+        let mut bound: Vec<PartitionedFile> = Vec::with_capacity(files.len());
+        let mut marked: Option<(&Arc<DeletedRows>, FileExtensions)> = None;
+        for scan in files {
+            let mut file = self.file(scan, inspection.is_some())?;
+            if let Some(deleted) = &scan.deleted {
+                // The pieces of a file come one after the other and have the same marks.
+                let known = marked.take().filter(|(known, _)| Arc::ptr_eq(known, deleted));
+                let (_, extensions) = marked.insert(known.unwrap_or_else(|| (deleted, undeleted(deleted))));
+                file.extensions = extensions.clone();
+            }
+            bound.push(file);
+        }
         self.prune(&mut bound)?;
         let partitions = partitions.max(1);
         let mut groups = vec![];
@@ -126,29 +167,35 @@ impl Scan {
             let rest = bound.split_off(bound.len().div_ceil(n).min(bound.len()));
             groups.push(FileGroup::new(std::mem::replace(&mut bound, rest)));
         }
-        let (table, projection) = match inspection {
-            None => (self.table.clone(), self.projection.clone()),
+        let output = |i: &usize| self.outputs[*i].clone();
+        let (table, projection): (_, ProjectionExprs) = match inspection {
+            None => (self.table.clone(), self.projection.iter().map(output).collect()),
             Some(inspection) => {
                 let width = self.table.table_schema().fields().len();
                 let extra = [width, width + 1];
-                (self.inspected.clone(), inspection.columns.iter().copied().chain(extra).collect())
+                (self.inspected.clone(), inspection.columns.iter().chain(&extra).map(output).collect())
             }
         };
-        let readers = CachedParquetFileReaderFactory::new(
+        let mut readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.store)?,
             runtime.cache_manager.get_file_metadata_cache(),
-        );
+        ));
+        if self.inferred {
+            readers = Arc::new(CheckedReaders { inner: readers, table: Arc::clone(self.table.file_schema()) });
+        }
         // A source of its own for each step: it carries metrics.
         let mut source = ParquetSource::new(table)
             .with_table_parquet_options(self.options.clone())
             .with_metadata_size_hint(FOOTER_HINT)
-            .with_parquet_file_reader_factory(Arc::new(readers));
+            .with_parquet_file_reader_factory(readers);
         if let Some(predicate) = &self.predicate {
             source = source.with_predicate(Arc::clone(predicate));
         }
-        let config = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
-            .with_projection_indices(Some(projection))?
+        let source = source.try_pushdown_projection(&projection)?;
+        let source = source.ok_or_else(|| internal_datafusion_err!("the Parquet scan takes no projection"))?;
+        let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
+            .with_expr_adapter(self.by_id.clone().map(|by_id| by_id as Arc<dyn PhysicalExprAdapterFactory>))
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -206,9 +253,25 @@ impl Scan {
     }
 }
 
-fn table_builder(layout: &Layout, more: &[FieldRef]) -> TableSchemaBuilder {
-    let partitions: Vec<FieldRef> = layout.partition_columns.iter().chain(more).cloned().collect();
-    TableSchema::builder(Arc::clone(&layout.file_schema)).with_table_partition_cols(partitions)
+fn table_builder(stored: &Stored, more: &[FieldRef]) -> TableSchemaBuilder {
+    let partitions: Vec<FieldRef> = stored.partition_columns.iter().chain(more).cloned().collect();
+    TableSchema::builder(Arc::clone(&stored.file_schema)).with_table_partition_cols(partitions)
+}
+
+/// What makes the reader pass over deleted rows. It checks that the file has as many rows as the marks speak of.
+fn undeleted(deleted: &DeletedRows) -> FileExtensions {
+    let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+    let mut selectors = Vec::with_capacity(2 * deleted.runs.len() + 1);
+    let mut at = 0;
+    for run in &deleted.runs {
+        selectors.push(RowSelector::select(count(run.start - at)));
+        selectors.push(RowSelector::skip(count(run.end - run.start)));
+        at = run.end;
+    }
+    selectors.push(RowSelector::select(count(deleted.rows - at)));
+    let mut extensions = FileExtensions::default();
+    extensions.insert(ParquetRowSelection::new(RowSelection::from(selectors)));
+    extensions
 }
 
 fn partition_value(text: Option<&str>, data_type: &DataType) -> Result<ScalarValue> {

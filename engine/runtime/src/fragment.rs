@@ -9,7 +9,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::common::spawn_buffered;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use watershed_core::history::DataFile;
+use watershed_core::history::{DataFile, DeletedRows};
 use watershed_core::scan::{Inspect, ScanFile, ScanInput};
 use watershed_core::{Error, Result};
 
@@ -83,7 +83,22 @@ fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> S
         ahead: step.ahead,
         rejects: Arc::clone(rejects) as _,
     });
-    ScanInput { files: pieces(files, graph.parallelism as u64), inspect }
+    let mut files = pieces(files, graph.parallelism as u64);
+    if let Some(deleted) = step.deleted.get(input) {
+        mark(&mut files, &step.reads[input], deleted);
+    }
+    ScanInput { files, inspect }
+}
+
+/// Hands the marks of files on to their pieces, which come in the same order.
+fn mark(pieces: &mut [ScanFile], files: &[DataFile], deleted: &[Option<Arc<DeletedRows>>]) {
+    let mut marked = files.iter().zip(deleted).peekable();
+    for piece in pieces {
+        while marked.peek().is_some_and(|(file, _)| file.path != piece.file.path) {
+            marked.next();
+        }
+        piece.deleted = marked.peek().and_then(|(_, deleted)| (*deleted).clone());
+    }
 }
 
 /// Cuts files into byte ranges, so that all workers find about the same to do; a range stands for the row groups whose
@@ -96,12 +111,12 @@ fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
         let count = file.size.div_ceil(piece).max(1);
         let width = file.size.div_ceil(count);
         if count == 1 {
-            out.push(ScanFile { file: file.clone(), range: None });
+            out.push(ScanFile { file: file.clone(), range: None, deleted: None });
             continue;
         }
         for i in 0..count {
             let range = (i * width, ((i + 1) * width).min(file.size));
-            out.push(ScanFile { file: file.clone(), range: Some(range) });
+            out.push(ScanFile { file: file.clone(), range: Some(range), deleted: None });
         }
     }
     out
@@ -110,6 +125,20 @@ fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_piece_of_a_file_has_its_marks() {
+        let files = [DataFile::new("a", 3), DataFile::new("b", 10 << 20), DataFile::new("c", 3)];
+        let deleted = [1, 2].map(|rows| Some(Arc::new(DeletedRows { rows, runs: vec![0..1] })));
+        let deleted = [None, deleted[0].clone(), deleted[1].clone()];
+        let mut pieces = pieces(&files, 2);
+        mark(&mut pieces, &files, &deleted);
+        assert!(pieces.len() > 3);
+        for piece in pieces {
+            let file = files.iter().position(|f| f.path == piece.file.path).unwrap();
+            assert_eq!(piece.deleted, deleted[file]);
+        }
+    }
 
     #[test]
     fn pieces_cover_each_byte_once() {

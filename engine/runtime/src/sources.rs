@@ -5,9 +5,10 @@
 //! step reads and where the watermark then stands is decided in `core::slice`; here are the facts for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, Snapshot, Version};
+use watershed_core::history::{DataFile, DeletedRows, Snapshot, Version};
 use watershed_core::scan::is_clean;
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice::{self, Rules, Standing};
@@ -42,6 +43,8 @@ struct Pinned {
 pub(crate) struct Step {
     /// Files, input by input.
     pub(crate) reads: Vec<Vec<DataFile>>,
+    /// The rows of these files that are marked as deleted, where any are.
+    pub(crate) deleted: Vec<Vec<Option<Arc<DeletedRows>>>>,
     /// For each input, whether any of its files may hold rows that must be rejected.
     pub(crate) suspect: Vec<bool>,
     /// The watermark before the step.
@@ -136,7 +139,8 @@ impl Sources {
             pinned.position.pending.clear();
             pinned.position.timeless_read = true;
         }
-        Ok(Some(self.step(slice.reads, watermark)))
+        let deleted = self.deleted(&slice.reads).await?;
+        Ok(Some(self.step(slice.reads, deleted, watermark)))
     }
 
     /// With nothing left to read, the watermark may still have to move: windows are closed at the very end.
@@ -145,17 +149,34 @@ impl Sources {
         self.look(boundary).await?;
         let watermark = slice::watermark_after(&self.standings(), &self.rules, boundary, self.watermark);
         let moves = watermark > self.watermark && (self.windows_open || watermark != EventTime::MAX);
-        Ok(moves.then(|| self.step(vec![vec![]; self.inputs.len()], watermark)))
+        Ok(moves.then(|| self.step(vec![vec![]; self.inputs.len()], vec![], watermark)))
     }
 
-    fn step(&mut self, reads: Vec<Vec<DataFile>>, watermark: EventTime) -> Step {
+    /// Resolves the deletion vectors of the files of a step.
+    async fn deleted(&self, reads: &[Vec<DataFile>]) -> Result<Vec<Vec<Option<Arc<DeletedRows>>>>> {
+        let mut deleted = vec![];
+        for (pinned, files) in self.inputs.iter().zip(reads) {
+            deleted.push(match files.iter().any(|f| f.deletion_vector.is_some()) {
+                true => pinned.input.history.deleted(files).await?,
+                false => vec![],
+            });
+        }
+        Ok(deleted)
+    }
+
+    fn step(
+        &mut self,
+        reads: Vec<Vec<DataFile>>,
+        deleted: Vec<Vec<Option<Arc<DeletedRows>>>>,
+        watermark: EventTime,
+    ) -> Step {
         let before = std::mem::replace(&mut self.watermark, watermark);
         self.ended = watermark == EventTime::MAX;
         self.windows_open = true;
         let suspect = reads.iter().map(|files| !files.iter().all(|f| is_clean(f, before, self.ahead))).collect();
         let inputs = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone()));
         let positions = inputs.chain(self.dimensions.clone()).collect();
-        Step { reads, suspect, before, watermark, ahead: self.ahead, positions }
+        Step { reads, deleted, suspect, before, watermark, ahead: self.ahead, positions }
     }
 
     /// Reads the statistics that the decision about a slice wants and the file list did not have.

@@ -1,26 +1,37 @@
 //! A Delta table as history: a version is a list of files, and what came between two versions stands in the log.
 //!
-//! Invariant: files with deletion vectors, and tables whose reader features are not known here, are refused by name; a
-//! log entry that is needed and gone stops the job, with its version.
+//! The log and the files speak of columns by their stored names (`log::columns`), everybody else by the table's: the two
+//! meet here.
+//!
+//! Invariant: tables whose reader features are not known here are refused by name; a log entry that is needed and gone
+//! stops the job, with its version; a file comes with its deletion vector or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use deltalake::kernel::{Add, Snapshot as DeltaSnapshot};
 use futures::TryStreamExt;
-use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Version};
+use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
 use watershed_core::time::Interval;
 use watershed_core::{Error, Result};
 
 use super::partition::{Column, TimeKey, detect};
-use super::{HistoryOptions, by_path, footer, group, own_interval, stats};
+use super::{HistoryOptions, by_path, footer, group, marks, own_interval, stats};
+use crate::log::columns::{Columns, Mapping};
 use crate::log::{self, LogMetadata, LogProtocol, features, state};
 use crate::stores::Place;
 
 pub(crate) struct DeltaHistory {
     place: Place,
     layout: Layout,
+    /// The event-time column as statistics and files name it.
+    stored_time: Option<String>,
+    /// The partition columns as the log names them.
+    stored_partitions: Vec<String>,
+    /// Files need not have the stored names: their columns are found by number.
+    by_id: bool,
     options: HistoryOptions,
     table_id: String,
     key: Option<TimeKey>,
@@ -31,11 +42,18 @@ impl DeltaHistory {
         let snapshot = log::snapshot(&place, None).await?;
         let snapshot = snapshot.ok_or_else(|| Error::input(format!("{location} is not a Delta table any more")))?;
         let metadata = checked(&place, location, &snapshot)?;
-        let schema = state::arrow_schema(&place, &metadata)?;
-        let (file_schema, partition_columns) = split(location, &schema, &metadata.partition_columns)?;
+        let columns = Columns::of(&place, &metadata)?;
+        let order = order(location, &columns.table, &metadata.partition_columns)?;
+        let take = |schema: &SchemaRef, order: &[usize]| -> Vec<FieldRef> {
+            order.iter().map(|i| schema.fields()[*i].clone()).collect()
+        };
+        let (in_files, in_paths) = order.split_at(order.len() - metadata.partition_columns.len());
+        let file_schema: SchemaRef = Schema::new(take(&columns.table, in_files)).into();
+        let partition_columns = take(&columns.table, in_paths);
         if let Some(column) = &options.time_column {
             check_time_column(location, column, &file_schema, &partition_columns)?;
         }
+        let stored_time = options.time_column.as_ref().and_then(|name| columns.table.index_of(name).ok());
         let mut history = DeltaHistory {
             layout: Layout {
                 location: location.to_string(),
@@ -43,7 +61,12 @@ impl DeltaHistory {
                 file_schema,
                 partition_columns,
                 time_partition: None,
+                inferred: false,
+                stored: (columns.mapping != Mapping::None).then(|| Schema::new(take(&columns.stored, &order)).into()),
             },
+            stored_time: stored_time.map(|i| columns.stored.field(i).name().clone()),
+            stored_partitions: in_paths.iter().map(|i| columns.stored.field(*i).name().clone()).collect(),
+            by_id: columns.mapping == Mapping::Id,
             place,
             options,
             table_id: metadata.id,
@@ -64,21 +87,18 @@ impl DeltaHistory {
         let mut files = vec![];
         let fail = |e| Error::storage("cannot list the files of", &self.layout.location, e);
         while let Some(view) = views.try_next().await.map_err(fail)? {
-            if view.deletion_vector_descriptor().is_some() {
-                return Err(self.marked(&view.path()));
-            }
             let size = u64::try_from(view.size()).unwrap_or_default();
-            files.push(self.file(&view.path(), size, view.stats().as_deref(), view.partition_values_map())?);
+            let file = self.file(&view.path(), size, view.stats().as_deref(), view.partition_values_map())?;
+            let deletion_vector = view.deletion_vector_descriptor().map(marks::descriptor);
+            files.push(DataFile { deletion_vector, ..file });
         }
         Ok(files)
     }
 
     fn added(&self, add: Add) -> Result<DataFile> {
-        if add.deletion_vector.is_some() {
-            return Err(self.marked(&add.path));
-        }
         let size = u64::try_from(add.size).unwrap_or_default();
-        self.file(&add.path, size, add.stats.as_deref(), add.partition_values)
+        let file = self.file(&add.path, size, add.stats.as_deref(), add.partition_values)?;
+        Ok(DataFile { deletion_vector: add.deletion_vector.map(marks::descriptor), ..file })
     }
 
     fn file(
@@ -95,10 +115,10 @@ impl DeltaHistory {
                 self.layout.location
             )));
         }
-        let (rows, times) = stats::read(statistics, self.options.time_column.as_deref());
+        let (rows, times) = stats::read(statistics, self.stored_time.as_deref());
         // Delta takes an empty value for NULL.
-        let mut value = |column: &FieldRef| values.remove(column.name()).flatten().filter(|v| !v.is_empty());
-        let values = self.layout.partition_columns.iter().map(&mut value).collect();
+        let mut value = |column: &String| values.remove(column).flatten().filter(|v| !v.is_empty());
+        let values = self.stored_partitions.iter().map(&mut value).collect();
         Ok(DataFile { rows, values, times, ..DataFile::new(self.place.at(path)?, size) })
     }
 
@@ -110,7 +130,7 @@ impl DeltaHistory {
                 Error::input(format!("{location}: the time partition of file {} is unclear: {e}", file.path))
             })?,
             None => {
-                footer::look(&self.place, self.options.time_column.as_deref(), &mut [&mut file]).await?;
+                self.look(&mut [&mut file]).await?;
                 own_interval(&file)
             }
         };
@@ -124,14 +144,6 @@ impl DeltaHistory {
         let (own, file) = self.place_in_time(self.key.as_ref(), file).await?;
         let whole = to.partitions.first().map(|p| p.interval);
         Ok((if self.key.is_some() { own } else { own.and(whole) }, file))
-    }
-
-    fn marked(&self, path: &str) -> Error {
-        Error::input(format!(
-            "table {} uses the reader feature 'deletionVectors' for file {path}, which Watershed cannot read yet; \
-             purge the deleted rows (REORG TABLE … APPLY (PURGE)) first",
-            self.layout.location
-        ))
     }
 
     fn detect(&self, files: &[DataFile]) -> Result<Option<TimeKey>> {
@@ -255,7 +267,12 @@ impl History for DeltaHistory {
             if let Some(metadata) = commit.metadata.filter(|m| m.id != *a) {
                 return Err(self.anew(&metadata.id, a));
             }
-            for remove in commit.removes.into_iter().filter(|r| r.data_change) {
+            let again: BTreeMap<&str, &Add> = commit.adds.iter().map(|add| (add.path.as_str(), add)).collect();
+            for remove in commit.removes.iter().filter(|r| r.data_change) {
+                // The same file with other marks is looked at below.
+                if again.contains_key(remove.path.as_str()) {
+                    continue;
+                }
                 // What came and went between the two versions was never read.
                 if added.remove(&remove.path).is_none() {
                     let path = self.place.at(&remove.path)?.to_string();
@@ -267,8 +284,30 @@ impl History for DeltaHistory {
                 }
             }
             for add in commit.adds {
-                let into = if add.data_change { &mut added } else { &mut rewritten };
-                into.insert(add.path.clone(), add);
+                let path = self.place.at(&add.path)?.to_string();
+                let known = match (rewritten.get(&add.path), before.get(path.as_str())) {
+                    (Some(compacted), _) => Some(compacted.deletion_vector.clone().map(marks::descriptor)),
+                    (None, known) => known.map(|(_, file)| file.deletion_vector.clone()),
+                };
+                match known {
+                    // Not read before, so it is read as it was last: with its newest marks.
+                    _ if added.contains_key(&add.path) => {
+                        added.insert(add.path.clone(), add);
+                    }
+                    None => {
+                        let into = if add.data_change { &mut added } else { &mut rewritten };
+                        into.insert(add.path.clone(), add);
+                    }
+                    // A file that was there. Other marks are other facts, unless the commit says that it changes none.
+                    Some(marks) => {
+                        let other = marks != add.deletion_vector.clone().map(marks::descriptor);
+                        if add.data_change && other {
+                            let interval = self.interval_since(add.clone(), to).await?.0;
+                            removed.push(Removed { version: version.to_string(), path, interval });
+                        }
+                        rewritten.insert(add.path.clone(), add);
+                    }
+                }
             }
         }
         let mut changes = Changes { added: vec![], removed };
@@ -279,7 +318,13 @@ impl History for DeltaHistory {
     }
 
     async fn look(&self, files: &mut [&mut DataFile]) -> Result<()> {
-        footer::look(&self.place, self.options.time_column.as_deref(), files).await
+        // A column that is not found by its name would be taken for one of NULLs.
+        let time = self.stored_time.as_deref().filter(|_| !self.by_id);
+        footer::look(&self.place, time, files).await
+    }
+
+    async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
+        marks::deleted(&self.place, &self.layout.location, files).await
     }
 }
 
@@ -287,21 +332,20 @@ impl History for DeltaHistory {
 fn checked(place: &Place, location: &str, snapshot: &DeltaSnapshot) -> Result<LogMetadata> {
     let metadata: LogMetadata = state::plain(place, snapshot.metadata())?;
     let protocol: LogProtocol = state::plain(place, snapshot.protocol())?;
-    features::check_readable(location, &protocol, &metadata)?;
+    features::check_readable(location, &protocol)?;
     Ok(metadata)
 }
 
-/// Columns in files, and partition columns in the order the table names them.
-fn split(location: &str, schema: &Schema, partition_by: &[String]) -> Result<(SchemaRef, Vec<FieldRef>)> {
+/// Where the columns of files, then those of partitions in the order the table names them, stand in its schema.
+fn order(location: &str, schema: &Schema, partition_by: &[String]) -> Result<Vec<usize>> {
     let find = |name: &String| {
-        let found = schema.fields().iter().find(|f| f.name() == name).cloned();
-        found.ok_or_else(|| {
-            Error::input(format!("table {location} is partitioned by `{name}`, which is no column of it"))
-        })
+        schema
+            .index_of(name)
+            .map_err(|_| Error::input(format!("table {location} is partitioned by `{name}`, which is no column of it")))
     };
-    let partition_columns = partition_by.iter().map(find).collect::<Result<_>>()?;
-    let in_files = schema.fields().iter().filter(|f| !partition_by.contains(f.name())).cloned();
-    Ok((Schema::new(in_files.collect::<Vec<_>>()).into(), partition_columns))
+    let in_paths = partition_by.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let in_files = (0..schema.fields().len()).filter(|i| !in_paths.contains(i));
+    Ok(in_files.chain(in_paths.iter().copied()).collect())
 }
 
 /// Errors unless the column can be an event time.

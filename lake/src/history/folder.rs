@@ -1,28 +1,33 @@
 //! A folder of Parquet files as history, with hive-style `column=value` segments as partitions.
 //!
 //! The folder's version is its listing: a hash over (path, size, ETag or modification time), with the listing itself as
-//! keepsake, since nobody else remembers it. Segments that begin with `_` or `.` are passed over, as everywhere.
+//! keepsake, since nobody else remembers it. Segments that begin with `_` or `.` are passed over, as everywhere. Its columns
+//! are those of all files, or of a sample (`evolve`).
 //!
 //! Invariant: a pinned listing is rebuilt from its keepsake alone, and only if the hash is right; so files that came
 //! later are not in it, and files that went are missed loudly when they are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use watershed_core::history::{Changes, DataFile, History, Layout, Removed, Snapshot, Version};
+use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
 use watershed_core::time::Grain;
 use watershed_core::{Error, Result};
 
 use super::delta::check_time_column;
 use super::partition::{Column, TimeKey, detect};
-use super::{HistoryOptions, by_path, footer, group};
+use super::{HistoryOptions, by_path, evolve, footer, group};
 use crate::stores::Place;
+
+/// Footers read at once.
+const FOOTERS: usize = 16;
 
 /// How hive writes NULL.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -45,12 +50,12 @@ struct Entry {
 impl FolderHistory {
     pub(crate) async fn open(place: Place, location: &str, options: HistoryOptions) -> Result<Self> {
         let entries = list(&place).await?;
-        let Some(newest) = entries.last() else {
+        if entries.is_empty() {
             return Err(Error::input(format!(
                 "{location} holds neither a Delta table (_delta_log) nor Parquet files (*.parquet); check the path, \
                  or load something there (watershed load)"
             )));
-        };
+        }
         let columns = columns(&place, location, &entries)?;
         let HistoryOptions { time_column, time_partition, .. } = &options;
         let key = match options.untimed {
@@ -59,11 +64,10 @@ impl FolderHistory {
         };
         let partition_columns: Vec<FieldRef> =
             columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true).into()).collect();
-        let metadata = footer::read(&place, &newest.path, newest.size).await?;
-        let in_file = footer::schema(&metadata, &newest.path)?;
         // As in hive, the path's value counts where a file has the column too.
-        let in_path = |f: &&FieldRef| partition_columns.iter().any(|p| p.name() == f.name());
-        let fields: Vec<FieldRef> = in_file.fields().iter().filter(|f| !in_path(f)).cloned().collect();
+        let in_path = |f: &FieldRef| partition_columns.iter().any(|p| p.name() == f.name());
+        let mut fields = in_files(&place, location, &entries).await?;
+        fields.retain(|field| !in_path(field));
         let file_schema = Schema::new(fields);
         if let Some(column) = &options.time_column {
             check_time_column(location, column, &file_schema, &partition_columns)?;
@@ -75,6 +79,8 @@ impl FolderHistory {
             file_schema: file_schema.into(),
             time_partition: key.as_ref().map(TimeKey::column).map(named),
             partition_columns,
+            stored: None,
+            inferred: true,
         };
         Ok(FolderHistory { place, layout, options, key })
     }
@@ -201,6 +207,22 @@ impl History for FolderHistory {
     async fn look(&self, files: &mut [&mut DataFile]) -> Result<()> {
         footer::look(&self.place, self.options.time_column.as_deref(), files).await
     }
+
+    async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
+        Ok(vec![None; files.len()])
+    }
+}
+
+/// The columns of a folder's files, of a sample where they are many.
+async fn in_files(place: &Place, location: &str, entries: &[Entry]) -> Result<Vec<FieldRef>> {
+    let sampled: Vec<&Entry> = evolve::sample(entries.len()).into_iter().map(|i| &entries[i]).collect();
+    let footers = sampled.iter().map(|entry| footer::read(place, &entry.path, entry.size).boxed()).collect::<Vec<_>>();
+    let footers: Vec<_> = futures::stream::iter(footers).buffered(FOOTERS).try_collect().await?;
+    let schemas = sampled.iter().zip(&footers).map(|(entry, footer)| {
+        let path = entry.path.as_str();
+        footer::schema(footer, path).map(|schema| (path, schema))
+    });
+    evolve::union(location, &schemas.collect::<Result<Vec<_>>>()?)
 }
 
 /// The Parquet files below a place, by path.

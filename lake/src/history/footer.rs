@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{
-    ArrowTimestampType, DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    ArrowTimestampType, DataType, Date32Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use parquet::arrow::parquet_to_arrow_schema;
 use parquet::basic::Type;
 use parquet::file::metadata::ParquetMetaData;
 use watershed_core::history::{DataFile, Times};
-use watershed_core::time::EventTime;
+use watershed_core::time::{EventTime, Span};
 use watershed_core::{Error, Result};
 
 use crate::parquet_object::ObjectReader;
@@ -95,13 +95,21 @@ fn times(metadata: &ParquetMetaData, column: &str) -> Option<Times> {
     Some(Times::Known { min, max, nulls: null_rows })
 }
 
-/// Timestamps of any unit as microseconds, rounded down or up.
+/// Timestamps of any unit, and dates, as microseconds, rounded down or up.
 fn micros(values: &ArrayRef, up: bool) -> Option<Vec<Option<i64>>> {
     fn each<T: ArrowTimestampType>(values: &ArrayRef, f: impl Fn(i64) -> Option<i64>) -> Vec<Option<i64>> {
         let values: &PrimitiveArray<T> = values.as_primitive();
         values.iter().map(|v| v.and_then(&f)).collect()
     }
-    let DataType::Timestamp(unit, _) = values.data_type() else { return None };
+    let unit = match values.data_type() {
+        DataType::Timestamp(unit, _) => unit,
+        // The file is older than the column's type: midnights.
+        DataType::Date32 => {
+            let days: &PrimitiveArray<Date32Type> = values.as_primitive();
+            return Some(days.iter().map(|day| Some(i64::from(day?) * Span::DAY.0)).collect());
+        }
+        _ => return None,
+    };
     Some(match unit {
         TimeUnit::Second => each::<TimestampSecondType>(values, |v| v.checked_mul(1_000_000)),
         TimeUnit::Millisecond => each::<TimestampMillisecondType>(values, |v| v.checked_mul(1_000)),

@@ -7,6 +7,8 @@
 //! * `partition`: which partition column carries time, and which interval a value stands for. Pure.
 //! * `stats`: what a Delta log's statistics say of the event times. Pure.
 //! * `footer`: the same from Parquet footers, for files whose list says nothing.
+//! * `evolve`: one schema for a folder's files that differ. Pure.
+//! * `marks`: the rows that a file's deletion vector marks.
 //! * `delta`, `folder`: the two kinds of history.
 //!
 //! **Invariant:** a file whose partition value cannot be placed in time is an error that names both; no file is
@@ -21,6 +23,10 @@ mod partition;
 mod stats;
 
 mod footer;
+
+mod marks;
+
+mod evolve;
 
 pub(crate) use stats::read as statistics_of;
 

@@ -1,9 +1,11 @@
 //! What a Delta log's statistics say of a file's rows and event times. Pure.
 //!
 //! Delta may truncate a timestamp's maximum to milliseconds, so a maximum without microseconds may stand for up to 999
-//! µs more; one with microseconds was not truncated. What is missing or not understood is `Unknown`, never a guess.
+//! µs more; one with microseconds was not truncated. A file may be older than the column's type: where that was widened
+//! from DATE, its statistics are dates, which stand for midnights. What is missing or not understood is `Unknown`, never a
+//! guess.
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use watershed_core::history::Times;
@@ -43,9 +45,11 @@ fn parse(text: &str) -> Option<EventTime> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(EventTime(time.timestamp_micros()));
     }
+    let midnight = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|date| date.and_time(NaiveTime::MIN));
     ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
         .iter()
         .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+        .or_else(midnight)
         .map(|time| EventTime(time.and_utc().timestamp_micros()))
 }
 
@@ -65,6 +69,7 @@ mod tests {
             ("1970-01-01T00:00:00.000001Z", "1970-01-01T00:00:00.000002Z", known(1, 2)),
             ("1969-12-31T16:00:00.000-08:00", "1969-12-31T16:00:01.5-08:00", known(0, 1_500_999)),
             ("1970-01-01T00:00:00", "1970-01-01 00:00:02.25", known(0, 2_250_999)),
+            ("1970-01-01", "1970-01-02", known(0, 86_400_000_999)),
         ];
         for (min, max, expected) in cases {
             assert_eq!(read(Some(&stats(min, max)), Some("t")), expected, "{min} {max}");

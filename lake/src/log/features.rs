@@ -5,10 +5,19 @@
 
 use watershed_core::{Error, Result};
 
+use super::columns::{Mapping, mapping};
 use super::{LogMetadata, LogProtocol};
 
-/// Reader features that do not change how an ordinary file is read. Deletion vectors are judged file by file.
-const READABLE: &[&str] = &["timestampNtz", "deletionVectors", "v2Checkpoint", "vacuumProtocolCheck"];
+/// Reader features that the history heeds, or that concern those who clean up alone.
+const READABLE: &[&str] = &[
+    "columnMapping",
+    "deletionVectors",
+    "timestampNtz",
+    "typeWidening",
+    "typeWidening-preview",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
 
 /// Writer features under which a plain append needs nothing more than we do.
 const APPENDABLE: &[&str] = &[
@@ -24,20 +33,16 @@ const APPENDABLE: &[&str] = &[
     "vacuumProtocolCheck",
 ];
 
-/// Errors unless every file without a deletion vector can be read as a plain Parquet file of the table's columns.
-pub(crate) fn check_readable(table: &str, protocol: &LogProtocol, metadata: &LogMetadata) -> Result<()> {
+/// Errors unless every feature that a reader must know is known.
+pub(crate) fn check_readable(table: &str, protocol: &LogProtocol) -> Result<()> {
     let refuse = |feature: &str| {
         Err(Error::input(format!(
             "table {table} uses the reader feature '{feature}', which Watershed cannot read yet; rewrite it without \
              the feature, or read a copy"
         )))
     };
-    if maps_columns(metadata) {
-        return refuse("columnMapping");
-    }
-    let features = protocol.reader_features.iter().flatten().map(String::as_str);
-    // The feature alone, with the mode 'none', changes nothing.
-    match features.filter(|f| *f != "columnMapping").find(|f| !READABLE.contains(f)) {
+    let mut features = protocol.reader_features.iter().flatten().map(String::as_str);
+    match features.find(|f| !READABLE.contains(f)) {
         Some(feature) => refuse(feature),
         None if protocol.min_reader_version > 3 => refuse(&format!("reader version {}", protocol.min_reader_version)),
         None => Ok(()),
@@ -80,7 +85,7 @@ pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &L
 }
 
 fn maps_columns(metadata: &LogMetadata) -> bool {
-    metadata.configuration.get("delta.columnMapping.mode").is_some_and(|mode| mode != "none")
+    mapping(metadata) != Ok(Mapping::None)
 }
 
 #[cfg(test)]
@@ -103,15 +108,14 @@ mod tests {
 
     #[test]
     fn refuses_by_name() {
-        let plain = LogMetadata::default();
-        check_readable("t", &LogProtocol { min_reader_version: 1, ..Default::default() }, &plain).unwrap();
-        check_readable("t", &protocol(&["timestampNtz", "deletionVectors"], &[]), &plain).unwrap();
-        check_readable("t", &protocol(&["columnMapping"], &[]), &metadata("delta.columnMapping.mode", "none")).unwrap();
-        let error = check_readable("t", &protocol(&["typeWidening"], &[]), &plain).unwrap_err().to_string();
-        assert!(error.starts_with("table t uses the reader feature 'typeWidening', which Watershed cannot read yet"));
-        let mapped = metadata("delta.columnMapping.mode", "name");
-        let error = check_readable("t", &protocol(&["columnMapping"], &[]), &mapped).unwrap_err().to_string();
-        assert!(error.contains("'columnMapping'"), "{error}");
+        check_readable("t", &LogProtocol { min_reader_version: 1, ..Default::default() }).unwrap();
+        check_readable("t", &LogProtocol { min_reader_version: 2, ..Default::default() }).unwrap();
+        check_readable("t", &protocol(READABLE, &[])).unwrap();
+        let error = check_readable("t", &protocol(&["deletionVectors", "variantType"], &[])).unwrap_err().to_string();
+        assert!(error.starts_with("table t uses the reader feature 'variantType', which Watershed cannot read yet"));
+        let newer = LogProtocol { min_reader_version: 4, ..Default::default() };
+        let error = check_readable("t", &newer).unwrap_err().to_string();
+        assert!(error.contains("'reader version 4'"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,8 @@
 
 pub(crate) mod actions;
 
+pub(crate) mod columns;
+
 pub(crate) mod features;
 
 pub(crate) mod state;

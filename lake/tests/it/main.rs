@@ -9,7 +9,13 @@ mod commits;
 
 mod deltas;
 
+mod evolving;
+
 mod folders;
+
+mod mapping;
+
+mod marks;
 
 mod racing;
 

@@ -10,4 +10,6 @@ mod external;
 
 mod oracle;
 
+mod spark;
+
 mod workspace;

@@ -18,7 +18,8 @@ const ALLOWED: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that only one member may name.
-const PRIVATE: [(&str, &str); 2] = [("deltalake", "watershed-lake"), ("indicatif", "watershed")];
+const PRIVATE: [(&str, &str); 3] =
+    [("deltalake", "watershed-lake"), ("buoyant_kernel", "watershed-lake"), ("indicatif", "watershed")];
 
 /// The members' dependencies by kind: name, to normal and build dependencies.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -54,6 +54,8 @@ pub(crate) fn layout(folder: &Path) -> Layout {
         file_schema: file_schema(),
         partition_columns: vec![Arc::new(Field::new("day", DataType::Date32, true))],
         time_partition: Some(("day".into(), Grain::Day)),
+        stored: None,
+        inferred: false,
     }
 }
 
@@ -95,7 +97,7 @@ fn write_day(folder: &Path, day: i64) -> ScanFile {
     let path = object_store::path::Path::from_filesystem_path(&path).unwrap();
     let rows = Some(ROWS_A_DAY as u64);
     let file = DataFile { rows, values: vec![Some(value)], times, ..DataFile::new(path, size) };
-    ScanFile { file, range: None }
+    ScanFile { file, range: None, deleted: None }
 }
 
 /// The one query of a text.

@@ -9,4 +9,5 @@ mod joins;
 mod refusals;
 mod shapes;
 mod statements;
+mod stored;
 mod windows;
