@@ -61,6 +61,7 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         context.clock.now(),
         &checkpoints,
         start.replay.as_ref(),
+        job.graph.parallelism,
     )
     .await?;
     let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();

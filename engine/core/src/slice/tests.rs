@@ -29,6 +29,7 @@ fn snapshot(partitions: &[(i64, i64, &[i64])]) -> Snapshot {
         version: Version::Listing { digest: "x".into() },
         partitions: partitions.collect(),
         timeless: vec![],
+        by_statistics: false,
         keepsake: None,
     }
 }

@@ -63,12 +63,12 @@ pub(crate) struct Variant {
 
 /// All in one slice; partition by partition, an epoch a step; stopped after every step; and that with other parallelism.
 pub(crate) fn variants() -> [Variant; 4] {
-    let epoch_a_step = ("commit_interval", "0 s");
+    let cut = || vec![("commit_interval", "0 s"), ("slice", "0 s")];
     [
         Variant { name: "whole", settings: vec![("slice", "10000 days")], restart: false, parallelism: &[2] },
-        Variant { name: "sliced", settings: vec![epoch_a_step], restart: false, parallelism: &[1] },
-        Variant { name: "restarted", settings: vec![epoch_a_step], restart: true, parallelism: &[2] },
-        Variant { name: "reshaped", settings: vec![epoch_a_step], restart: true, parallelism: &[3, 1, 2] },
+        Variant { name: "sliced", settings: cut(), restart: false, parallelism: &[1] },
+        Variant { name: "restarted", settings: cut(), restart: true, parallelism: &[2] },
+        Variant { name: "reshaped", settings: cut(), restart: true, parallelism: &[3, 1, 2] },
     ]
 }
 

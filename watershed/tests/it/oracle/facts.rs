@@ -113,6 +113,7 @@ impl Facts {
         match self.grain {
             Grain::Day => format!("day={}/part-{index}.parquet", &start[..10]),
             Grain::Hour => format!("hour={}-{}/part-{index}.parquet", &start[..10], &start[11..13]),
+            Grain::Month | Grain::Year => unimplemented!("their partitions are not evenly wide"),
         }
     }
 
