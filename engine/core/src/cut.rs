@@ -8,6 +8,8 @@
 //! boundary has been read" is all that a [`Position`] has to say, whatever the clusters of a later version are, and however
 //! finely files were cut into pieces when they were read.
 
+use std::collections::BTreeSet;
+
 use crate::epoch::Position;
 use crate::history::{DataFile, LONG, Snapshot, TimePartition, Times};
 use crate::time::{EventTime, Interval};
@@ -84,6 +86,24 @@ pub fn settle(snapshot: &mut Snapshot, position: &Position) {
         let rest = TimePartition { interval: Interval { start: boundary, end }, files: unread };
         let head = TimePartition { interval: Interval { start, end: boundary }, files: read };
         snapshot.partitions.splice(at..at, [head, rest]);
+    }
+}
+
+/// Moves a position over everything of `snapshot` that starts before a boundary. `continued` are the starts of partitions that
+/// are a further part of one which was cut.
+pub fn pass(position: &mut Position, snapshot: &Snapshot, continued: &BTreeSet<EventTime>, boundary: EventTime) {
+    position.boundary = position.boundary.max(boundary);
+    position.pending.clear();
+    position.timeless_read = true;
+    position.cut = false;
+    // What is read piece by piece has to say by itself how far: another source's boundary may lie within.
+    let partitions = &snapshot.partitions;
+    let next = partitions.partition_point(|p| p.interval.start < position.boundary);
+    if snapshot.by_statistics {
+        let read = next.checked_sub(1).and_then(|last| partitions.get(last));
+        position.boundary = read.map_or(position.boundary, |p| p.interval.end.max(position.boundary));
+    } else if let Some(next) = partitions.get(next).filter(|p| continued.contains(&p.interval.start)) {
+        (position.boundary, position.cut) = (next.interval.start, true);
     }
 }
 

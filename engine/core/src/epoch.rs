@@ -106,6 +106,9 @@ pub struct Manifest {
     pub state: Vec<ChunkRef>,
     pub sinks: BTreeMap<String, SinkEpoch>,
     pub counts: Counts,
+    /// Bytes to which the run joined small partitions: steps are repeated exactly only by the same.
+    #[serde(default)]
+    pub join: u64,
     /// The job was ended by `--final`: it refuses to go on.
     #[serde(default)]
     pub ended: bool,

@@ -63,10 +63,8 @@ pub fn increment(then: &Snapshot, now: &Snapshot, changes: Changes, position: &P
     let added =
         changes.added.iter().filter(|(i, f)| concerned(*i) || judge.standing(*i, f) == Standing::Read).map(|(_, f)| f);
     let pending = unread.chain(added).cloned().collect();
-    let behind = now
-        .partitions
-        .iter()
-        .flat_map(|p| p.files.iter().map(|f| EventTime(placed(f, p.interval).0.saturating_add(1))));
+    // Behind every piece that a file may be cut into, not only behind where files begin.
+    let behind = now.partitions.iter().map(|p| p.interval.end);
     let boundary = match then.by_statistics {
         true => behind.max().unwrap_or(position.boundary).max(position.boundary),
         false => position.boundary,

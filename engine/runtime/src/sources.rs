@@ -110,7 +110,7 @@ impl Sources {
         }
         let rules = Rules {
             slice: settings.slice,
-            join: if settings.slice.is_none() { JOIN * workers as u64 } else { 0 },
+            join: replay.and_then(|r| r.join).unwrap_or(if settings.slice.is_none() { JOIN * workers as u64 } else { 0 }),
             from: settings.from,
             to: settings.to,
             to_the_end: goal.to_the_end,
@@ -123,6 +123,11 @@ impl Sources {
             windows_open,
             ended: false,
         })
+    }
+
+    /// Bytes to which small partitions are joined.
+    pub(crate) fn join(&self) -> u64 {
+        self.rules.join
     }
 
     /// Bytes of the files that are still to be read in this run.
@@ -153,7 +158,8 @@ impl Sources {
         let slice = slice::next_slice(&self.standings(), &self.rules).unwrap_or(slice);
         let watermark = slice::watermark_after(&self.standings(), &self.rules, slice.boundary, self.watermark);
         for pinned in &mut self.inputs {
-            pinned.pass(slice.boundary);
+            let Pinned { position, snapshot, continued, .. } = pinned;
+            cut::pass(position, snapshot, continued, slice.boundary);
         }
         Ok(Some(self.step(slice.reads, watermark)))
     }
@@ -242,24 +248,6 @@ impl Sources {
 }
 
 impl Pinned {
-    /// Everything that starts before a boundary is about to be read.
-    fn pass(&mut self, boundary: EventTime) {
-        let position = &mut self.position;
-        position.boundary = position.boundary.max(boundary);
-        position.pending.clear();
-        position.timeless_read = true;
-        position.cut = false;
-        // What is read piece by piece has to say how far by itself: another source's boundary may lie within.
-        let partitions = &self.snapshot.partitions;
-        let next = partitions.partition_point(|p| p.interval.start < position.boundary);
-        if self.snapshot.by_statistics {
-            let read = next.checked_sub(1).and_then(|last| partitions.get(last));
-            position.boundary = read.map_or(position.boundary, |p| p.interval.end.max(position.boundary));
-        } else if let Some(next) = partitions.get(next).filter(|p| self.continued.contains(&p.interval.start)) {
-            (position.boundary, position.cut) = (next.interval.start, true);
-        }
-    }
-
     /// Says once what it costs that files overlap.
     fn warn(&mut self, start: EventTime, slice: u64) {
         let at = self.snapshot.partitions.partition_point(|p| p.interval.start < start);

@@ -65,7 +65,7 @@ async fn pins_versions_and_tells_changes() {
     let compacted = history.pin(None).await.unwrap();
     let changes = history.changes(&new, &compacted).await.unwrap();
     assert_eq!((changes.added.len(), changes.removed.len(), changes.rewritten.len()), (0, 0, 1));
-    assert!(changes.rewritten[0].removed[0].ends_with(first["path"].as_str().unwrap()));
+    assert!(files(&new).iter().any(|f| f.path == changes.rewritten[0].removed[0]));
     assert!(changes.rewritten[0].added[0].1.path.ends_with("/compacted.parquet"));
     put_entry(&lake, "t", 4, &[with(&first, "brief.parquet", true)]);
     put_entry(

@@ -8,6 +8,7 @@
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
+//! * [`shapes`]: layouts of histories in time, joined and cut.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
 //! * [`kill`]: `kill -9` over the real binary.
 
@@ -18,6 +19,8 @@ pub(crate) mod compare;
 pub(crate) mod check;
 
 mod cases;
+
+mod shapes;
 
 mod increments;
 
