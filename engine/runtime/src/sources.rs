@@ -110,7 +110,11 @@ impl Sources {
         }
         let rules = Rules {
             slice: settings.slice,
-            join: replay.and_then(|r| r.join).unwrap_or(if settings.slice.is_none() { JOIN * workers as u64 } else { 0 }),
+            join: replay.and_then(|r| r.join).unwrap_or(if settings.slice.is_none() {
+                JOIN * workers as u64
+            } else {
+                0
+            }),
             from: settings.from,
             to: settings.to,
             to_the_end: goal.to_the_end,
