@@ -5,7 +5,7 @@
 //!
 //! | of | settings |
 //! |---|---|
-//! | a source | `bounded`, `max_leak`, `time_partition` |
+//! | a source | `bounded`, `max_leak`, `time_partition`, `time_zone` |
 //! | the process | `memory_limit` |
 //! | a job | all others |
 //!
@@ -24,7 +24,7 @@ const PREFIX: &str = "WATERSHED_";
 const RESERVED: [&str; 5] = ["home", "log", "cache", "python", "chaos"];
 const RESERVED_PREFIX: &str = "test_";
 
-const OF_SOURCES: [&str; 3] = ["bounded", "max_leak", "time_partition"];
+const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];
 const OF_THE_PROCESS: [&str; 1] = ["memory_limit"];
 
 /// Names and values, as text, in the order in which they were given.
@@ -156,7 +156,7 @@ fn in_statement(e: Error, name: &str, own: &[&str], what: &str) -> Error {
 /// Every setting with what it means in a line, for `--help`.
 pub fn settings_help() -> &'static [(&'static str, &'static str)] {
     &[
-        ("slice", "Join small time partitions to slices of about this width, such as '7 days'"),
+        ("slice", "Join time partitions, or cut them, to slices of about this width, such as '7 days'"),
         ("from", "Begin at this event time; fixed when a view is made"),
         ("to", "End the run when the watermark reaches this time"),
         ("parallelism", "Workers; without it one a core"),
@@ -165,7 +165,8 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("max_ahead", "Event times later than now plus this are bad rows [default: 1 day]"),
         ("grace", "How long after its end a source's last partition is taken for closed [default: 1 hour]"),
         ("bounded", "Sources get no more rows: an ended one does not hold the others up"),
-        ("time_partition", "The partition column that carries time, or 'day' or 'hour', where it cannot be told"),
+        ("time_partition", "What carries time in a history: columns, a grain, or a pattern such as '{%Y/%m/%d}'"),
+        ("time_zone", "The zone of the calendar by which a history is partitioned [default: UTC]"),
         ("late", "What becomes of late rows: 'table' keeps them beside the result"),
         ("on_change", "When rows that were read are removed or rewritten: 'stop' or 'ignore'"),
         ("memory_limit", "Memory for all jobs together, such as '4 GB' [default: 60 % of the machine or cgroup]"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use watershed_core::history::{History, Layout};
-use watershed_core::time::{Grain, Span};
+use watershed_core::time::{Grain, Span, Zone};
 use watershed_core::{Error, Result};
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
@@ -28,6 +28,7 @@ pub(crate) struct Declared {
     bounded: bool,
     max_leak: Option<Span>,
     time_partition: Option<String>,
+    time_zone: Option<Zone>,
 }
 
 /// A source whose history was opened.
@@ -67,13 +68,15 @@ impl Declared {
             bounded: settings.bounded,
             max_leak: settings.max_leak,
             time_partition: settings.time_partition,
+            time_zone: settings.time_zone,
         })
     }
 
     /// Opens the history; `location` is the catalog's, so that a relative path means what it meant when it was declared.
     pub(crate) async fn open(&self, location: &str) -> Result<OpenSource> {
         let open = async |time_column: Option<String>| {
-            let options = HistoryOptions { time_column, time_partition: self.time_partition.clone(), untimed: false };
+            let (time_partition, time_zone) = (self.time_partition.clone(), self.time_zone);
+            let options = HistoryOptions { time_column, time_partition, time_zone, untimed: false };
             open_history(&self.stores, location, &options).await.map_err(|e| in_source(&self.name, e))
         };
         let time_column = match &self.time_column {
@@ -118,7 +121,7 @@ fn own_time_column(layout: &Layout) -> Result<String> {
         field.is_ok_and(|f| matches!(f.data_type(), DataType::Timestamp(..)))
     };
     let partition = layout.time_partition.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default();
-    let made_from = partition.strip_suffix("_day").or_else(|| partition.strip_suffix("_hour"));
+    let made_from = Grain::NAMES.iter().find_map(|(grain, _)| partition.strip_suffix(grain)?.strip_suffix('_'));
     if let Some(column) = made_from.filter(|column| is_time(column)) {
         return Ok(column.to_string());
     }

@@ -21,8 +21,12 @@ pub const FORMAT: u32 = 1;
 pub struct Position {
     /// The pinned version; `None` before the first step.
     pub version: Option<Version>,
-    /// Every partition that starts before this has been read, in that version.
+    /// Every partition that starts before this has been read, in that version; in a table that is placed by statistics,
+    /// every piece of a file.
     pub boundary: EventTime,
+    /// The partition that the boundary lies in has been cut there: of its pieces only those are read that begin before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// Files of the version that lie before the boundary and are still to be read: what an increment brought to partitions
     /// that had been read before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -42,6 +46,7 @@ impl Default for Position {
         Position {
             version: None,
             boundary: EventTime::MIN,
+            cut: false,
             pending: vec![],
             keepsake: None,
             timeless_read: false,
@@ -101,6 +106,9 @@ pub struct Manifest {
     pub state: Vec<ChunkRef>,
     pub sinks: BTreeMap<String, SinkEpoch>,
     pub counts: Counts,
+    /// Bytes to which the run joined small partitions: steps are repeated exactly only by the same.
+    #[serde(default)]
+    pub join: u64,
     /// The job was ended by `--final`: it refuses to go on.
     #[serde(default)]
     pub ended: bool,

@@ -28,7 +28,7 @@ pub struct Layout {
     pub file_schema: SchemaRef,
     /// Partition columns, whose values come from the file list; they follow the file columns in the table's schema.
     pub partition_columns: Vec<FieldRef>,
-    /// The partition column that carries time, and how wide its values are; `None` for an unpartitioned table.
+    /// The partition column, or pattern of paths, that carries time, and how wide its values are; `None` where none does.
     pub time_partition: Option<(String, Grain)>,
     /// The same columns, those of the files and then those of the partitions, under the names that files know them by;
     /// `None` where these are the table's. A field that carries [`FIELD_ID`] is found by that number in files that have
@@ -41,6 +41,9 @@ pub struct Layout {
 
 /// Metadata key of a field's number, as Arrow's Parquet reader writes it.
 pub const FIELD_ID: &str = "PARQUET:field_id";
+
+/// Bytes from which on a file may be read as pieces. A shorter one always is one piece.
+pub const LONG: u64 = 4 << 20;
 
 /// One file of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +95,11 @@ impl DataFile {
         let (rows, values, times) = (None, vec![], Times::Unknown);
         DataFile { path: path.into(), size, rows, values, times, range: None, deletion_vector: None }
     }
+
+    /// Bytes to read: those of the piece, if it is one.
+    pub fn bytes(&self) -> u64 {
+        self.range.map_or(self.size, |(from, to)| to.saturating_sub(from))
+    }
 }
 
 /// What a file's statistics say of its event times.
@@ -129,6 +137,9 @@ pub struct Snapshot {
     pub partitions: Vec<TimePartition>,
     /// Files whose time partition is NULL: read first.
     pub timeless: Vec<DataFile>,
+    /// The table is not partitioned by time: its partitions are groups of files that statistics place apart. Nobody promised
+    /// that they are, so such a partition is closed by its end and the grace alone.
+    pub by_statistics: bool,
     /// For versions that the history itself cannot bring back (a folder's listing): bytes that the job keeps beside its
     /// checkpoint and hands to [`History::pin`] again.
     pub keepsake: Option<Vec<u8>>,
@@ -141,6 +152,15 @@ pub struct Changes {
     pub added: Vec<(Option<Interval>, DataFile)>,
     /// Facts that went away or were rewritten.
     pub removed: Vec<Removed>,
+    /// Files that were put in place of others with the same facts, oldest first.
+    pub rewritten: Vec<Rewritten>,
+}
+
+/// One compaction: the same facts, in other files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewritten {
+    pub removed: Vec<String>,
+    pub added: Vec<(Option<Interval>, DataFile)>,
 }
 
 /// Facts that went away: enough for the error's text, and to see whether they had been read.
@@ -155,7 +175,8 @@ pub struct Removed {
 /// The seam to a lake table that is read as history.
 ///
 /// Laws: `pin` of the same version gives the same files and partitions, or an error that names the version, never fewer
-/// files. `changes(a, b)` leaves out changes that keep the facts (compaction).
+/// files. `changes(a, b)` tells facts that came or went from those that were only rewritten (compaction). `pieces` of a file
+/// are the same for ever: a checkpoint's boundary is understood by them.
 #[async_trait]
 pub trait History: Send + Sync {
     /// The table's layout, as of the newest version when the history was opened.
@@ -175,4 +196,8 @@ pub trait History: Send + Sync {
     /// the files of a step, before any of them is read. A vector that cannot be read is an error: going on without it would
     /// count facts that were deleted.
     async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>>;
+
+    /// Cuts long files into pieces of whole row groups, each with its own rows and times; short ones, pieces, and files whose
+    /// footers cannot tell come back as they are, with what [`History::look`] fills in.
+    async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>>;
 }

@@ -9,6 +9,8 @@
 //!
 //! * [`time`]: event times, intervals, grains.
 //! * [`history`]: a pinned snapshot as time partitions of files, and the [`history::History`] seam.
+//! * [`cut`]: files grouped by their statistics, where no partition does it or slices shall be narrower.
+//! * [`increment`]: what a history's growth between two runs means for where a job stands in it.
 //! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
 //! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
 //! * [`widen`]: which type holds the values of another.
@@ -23,6 +25,10 @@
 pub mod time;
 
 pub mod history;
+
+pub mod cut;
+
+pub mod increment;
 
 pub mod slice;
 

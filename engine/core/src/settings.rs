@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::time::{EventTime, Span};
+use crate::time::{EventTime, Span, Zone};
 
 mod values;
 
@@ -17,7 +17,7 @@ pub use values::{parse_size, parse_span, parse_time};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Joins small partitions to slices of about this width; `None`: one partition a slice.
+    /// Joins and cuts partitions to slices of about this width; zero: one partition a slice; `None`: joins small ones.
     pub slice: Option<Span>,
     /// Facts before this are not read; fixed when the view is made.
     pub from: Option<EventTime>,
@@ -35,8 +35,10 @@ pub struct Settings {
     pub grace: Span,
     /// An ended source leaves the watermark's minimum.
     pub bounded: bool,
-    /// The partition column that carries time, where it cannot be told.
+    /// What carries time in a history's partitions, where it cannot be told: columns, a grain, or a pattern of paths.
     pub time_partition: Option<String>,
+    /// The zone of the calendar by which a history is partitioned; `None`: UTC.
+    pub time_zone: Option<Zone>,
     pub late: Late,
     pub on_change: OnChange,
     /// Bytes; `None`: 60 % of the machine or cgroup.
@@ -62,6 +64,7 @@ impl Default for Settings {
             grace: Span::HOUR,
             bounded: false,
             time_partition: None,
+            time_zone: None,
             late: Late::Table,
             on_change: OnChange::Stop,
             memory_limit: None,
@@ -90,7 +93,7 @@ pub enum OnChange {
 
 impl Settings {
     /// Every name that [`Settings::set`] takes.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "slice",
         "from",
         "to",
@@ -101,6 +104,7 @@ impl Settings {
         "grace",
         "bounded",
         "time_partition",
+        "time_zone",
         "late",
         "on_change",
         "memory_limit",
@@ -110,8 +114,8 @@ impl Settings {
     ];
 
     /// Names that are reserved for what is still to come.
-    pub const NOT_YET: [&'static str; 8] =
-        ["archive", "format", "on_error", "schedule", "spill_dir", "tail", "time_zone", "timestamp_type"];
+    pub const NOT_YET: [&'static str; 7] =
+        ["archive", "format", "on_error", "schedule", "spill_dir", "tail", "timestamp_type"];
 
     /// Sets one by name, from text. An unknown name or a value that is none is an error that says what there is.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
@@ -122,7 +126,7 @@ impl Settings {
         let size = || parse_size(value).ok_or_else(|| wrong("a size, such as '128 MB' or '1GiB'"));
         let count = || value.trim().parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("a number above zero"));
         match name {
-            "slice" => self.slice = Some(span()?).filter(|s| s.0 > 0),
+            "slice" => self.slice = Some(span()?),
             "from" => self.from = Some(time()?),
             "to" => self.to = Some(time()?),
             "parallelism" => {
@@ -141,6 +145,10 @@ impl Settings {
                 }
             }
             "time_partition" => self.time_partition = Some(value.to_string()).filter(|v| !v.is_empty()),
+            "time_zone" => {
+                let zone = value.parse().map_err(|e| Error::input(format!("time_zone = '{value}': {e}")))?;
+                self.time_zone = Some(zone);
+            }
             "late" => {
                 self.late = match value {
                     "table" => Late::Table,

@@ -30,8 +30,10 @@ pub struct Standing<'a> {
 /// What the user asked of the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
-    /// Join partitions to slices of about this width.
+    /// Join partitions to slices of about this width; zero: one partition a slice.
     pub slice: Option<Span>,
+    /// Without a width: join partitions to slices of at most so many bytes.
+    pub join: u64,
     /// Facts before this do not count: files that end before it are passed over.
     pub from: Option<EventTime>,
     /// End when the watermark reaches this.
@@ -58,16 +60,25 @@ pub fn closed_partitions(partitions: &[TimePartition], now: EventTime, grace: Sp
     later.max(passed)
 }
 
-impl<'a> Standing<'a> {
-    fn unread(&self) -> impl Iterator<Item = (usize, &'a TimePartition)> + use<'a> {
-        let boundary = self.position.boundary;
-        self.snapshot.partitions.iter().enumerate().filter(move |(_, p)| p.interval.start >= boundary)
+/// [`closed_partitions`] of a snapshot. Where statistics alone tell partitions apart, a later one promises nothing: what has
+/// not been read before is closed when the grace has passed.
+pub fn closed(snapshot: &Snapshot, boundary: EventTime, now: EventTime, grace: Span, max_ahead: Span) -> usize {
+    let partitions = &snapshot.partitions;
+    if !snapshot.by_statistics {
+        return closed_partitions(partitions, now, grace, max_ahead);
     }
+    let passed = partitions.partition_point(|p| p.interval.end.plus(grace) <= now);
+    passed.max(partitions.partition_point(|p| p.interval.start < boundary))
+}
 
-    fn readable(&self, rules: &Rules) -> impl Iterator<Item = &'a TimePartition> + use<'a> {
+impl<'a> Standing<'a> {
+    /// The partitions that may be read now, in order.
+    pub fn readable(&self, rules: &Rules) -> &'a [TimePartition] {
+        let partitions = &self.snapshot.partitions;
         // A source that leaves the minimum is passed by others: whatever it has must be read before that.
-        let closed = if self.leaves_minimum(rules) { usize::MAX } else { self.closed };
-        self.unread().filter(move |(i, _)| *i < closed).map(|(_, p)| p)
+        let closed = if self.leaves_minimum(rules) { partitions.len() } else { self.closed };
+        let from = begin_at(partitions, self.position.boundary);
+        &partitions[from.min(closed)..closed]
     }
 
     /// The end of the last closed partition: where the source's knowledge ends.
@@ -84,12 +95,13 @@ impl<'a> Standing<'a> {
 
     /// What the source promises once everything that starts before `boundary` has been read: no unread fact is earlier.
     fn promise(&self, boundary: EventTime, rules: &Rules) -> EventTime {
-        let next = self.snapshot.partitions.iter().find(|p| p.interval.start >= boundary);
-        let Some(next) = next else {
+        let at = begin_at(&self.snapshot.partitions, boundary);
+        let Some(next) = self.snapshot.partitions.get(at) else {
             return if self.leaves_minimum(rules) { EventTime::MAX } else { self.known_until() };
         };
         let start = next.interval.start;
-        if start > self.horizon {
+        let unpromised = self.snapshot.by_statistics && at >= self.closed && !self.leaves_minimum(rules);
+        if start > self.horizon || unpromised {
             return self.known_until();
         }
         let near = near(&self.snapshot.partitions, boundary, self.max_leak);
@@ -98,16 +110,21 @@ impl<'a> Standing<'a> {
     }
 }
 
+/// How many partitions start before a boundary.
+fn begin_at(partitions: &[TimePartition], boundary: EventTime) -> usize {
+    partitions.partition_point(|p| p.interval.start < boundary)
+}
+
 /// The end of the reach within which unread partitions may leak below the start of the first of them.
 fn reach(partitions: &[TimePartition], boundary: EventTime, max_leak: Span) -> EventTime {
-    let next = partitions.iter().find(|p| p.interval.start >= boundary);
+    let next = partitions.get(begin_at(partitions, boundary));
     next.map_or(boundary, |p| p.interval.start.plus(max_leak))
 }
 
 /// Unread partitions whose files' statistics matter for the promise after `boundary`.
 fn near(partitions: &[TimePartition], boundary: EventTime, max_leak: Span) -> impl Iterator<Item = &TimePartition> {
     let reach = reach(partitions, boundary, max_leak);
-    partitions.iter().filter(move |p| p.interval.start >= boundary && p.interval.start <= reach)
+    partitions[begin_at(partitions, boundary)..].iter().take_while(move |p| p.interval.start <= reach)
 }
 
 fn earliest(file: &DataFile, partition: &TimePartition) -> EventTime {
@@ -126,11 +143,10 @@ fn stop_at(sources: &[Standing<'_>], rules: &Rules) -> EventTime {
 /// Chooses what the next step reads; `None` when nothing may be read now.
 pub fn next_slice(sources: &[Standing<'_>], rules: &Rules) -> Option<Slice> {
     let stop = stop_at(sources, rules);
-    let firsts = || sources.iter().filter_map(|s| s.readable(rules).next()).map(|p| p.interval);
-    let first_end = firsts().map(|i| i.end).min().filter(|end| *end <= stop);
+    let first_end = sources.iter().filter_map(|s| s.readable(rules).first()).map(|p| p.interval.end).min();
     let leftovers = sources.iter().any(|s| !s.position.pending.is_empty() || timeless_due(s));
-    let boundary = match first_end {
-        Some(end) => join(sources, rules, firsts().map(|i| i.start).min()?, end, stop),
+    let boundary = match first_end.filter(|end| *end <= stop) {
+        Some(end) => join(sources, rules, end, stop),
         None if leftovers => sources.iter().map(|s| s.position.boundary).min()?,
         None => return None,
     };
@@ -138,12 +154,52 @@ pub fn next_slice(sources: &[Standing<'_>], rules: &Rules) -> Option<Slice> {
     Some(Slice { boundary, reads })
 }
 
-/// Widens a slice that starts at `start` over every partition end within the wished width.
-fn join(sources: &[Standing<'_>], rules: &Rules, start: EventTime, end: EventTime, stop: EventTime) -> EventTime {
-    let Some(width) = rules.slice else { return end };
-    let limit = start.plus(width).min(stop);
-    let ends = sources.iter().flat_map(|s| s.readable(rules)).map(|p| p.interval.end);
-    ends.filter(|e| *e <= limit).max().unwrap_or(end).max(end)
+/// Widens a slice over further ends of partitions, in order: as long as it stays within the wished width, or within the
+/// bytes that are wished where no width is. It ends with the partition in which the run is to end.
+fn join(sources: &[Standing<'_>], rules: &Rules, first: EventTime, stop: EventTime) -> EventTime {
+    let starts = sources.iter().filter_map(|s| s.readable(rules).first()).map(|p| p.interval.start);
+    let limit = match (rules.slice, starts.min()) {
+        (Some(width), Some(start)) => start.plus(width).min(stop),
+        _ => stop,
+    };
+    let limit = rules.to.map_or(limit, |to| limit.min(to.max(first)));
+    let mut ahead: Vec<_> =
+        sources.iter().map(|s| Ahead { ends: s.readable(rules), files: s.readable(rules) }).collect();
+    let mut bytes: u64 = ahead.iter_mut().map(|a| a.bytes_before(first)).sum();
+    let mut boundary = first;
+    loop {
+        ahead.iter_mut().for_each(|a| a.pass(boundary));
+        let Some(end) = ahead.iter().filter_map(Ahead::end).min().filter(|end| *end <= limit) else { return boundary };
+        bytes += ahead.iter_mut().map(|a| a.bytes_before(end)).sum::<u64>();
+        if rules.slice.is_none() && bytes > rules.join {
+            return boundary;
+        }
+        boundary = end;
+    }
+}
+
+/// A source's readable partitions while a slice is widened: those whose ends are still ahead, and those whose files are not
+/// counted yet.
+struct Ahead<'a> {
+    ends: &'a [TimePartition],
+    files: &'a [TimePartition],
+}
+
+impl Ahead<'_> {
+    fn pass(&mut self, boundary: EventTime) {
+        self.ends = &self.ends[self.ends.iter().take_while(|p| p.interval.end <= boundary).count()..];
+    }
+
+    fn end(&self) -> Option<EventTime> {
+        self.ends.first().map(|p| p.interval.end)
+    }
+
+    fn bytes_before(&mut self, boundary: EventTime) -> u64 {
+        let count = self.files.iter().take_while(|p| p.interval.start < boundary).count();
+        let (counted, rest) = self.files.split_at(count);
+        self.files = rest;
+        counted.iter().flat_map(|p| &p.files).map(DataFile::bytes).sum()
+    }
 }
 
 fn timeless_due(source: &Standing<'_>) -> bool {
@@ -152,7 +208,8 @@ fn timeless_due(source: &Standing<'_>) -> bool {
 
 fn reads(source: &Standing<'_>, rules: &Rules, boundary: EventTime) -> Vec<DataFile> {
     let timeless = source.snapshot.timeless.iter().filter(|_| timeless_due(source));
-    let partitions = source.readable(rules).filter(|p| p.interval.start < boundary);
+    let readable = source.readable(rules);
+    let partitions = readable[..begin_at(readable, boundary)].iter();
     let counts = |f: &&DataFile| match (f.times, rules.from) {
         (Times::Known { max, nulls: 0, .. }, Some(from)) => max >= from,
         _ => true,
@@ -173,12 +230,9 @@ pub fn watermark_after(sources: &[Standing<'_>], rules: &Rules, boundary: EventT
 /// unread partitions, those near enough to leak.
 pub fn wanted(snapshot: &mut Snapshot, from: EventTime, boundary: EventTime, max_leak: Span) -> Vec<&mut DataFile> {
     let reach = reach(&snapshot.partitions, boundary, max_leak);
-    let partitions = snapshot.partitions.iter_mut();
-    partitions
-        .filter(|p| p.interval.start >= from && p.interval.start <= reach)
-        .flat_map(|p| &mut p.files)
-        .filter(|f| f.times == Times::Unknown)
-        .collect()
+    let first = begin_at(&snapshot.partitions, from);
+    let near = snapshot.partitions[first..].iter_mut().take_while(|p| p.interval.start <= reach);
+    near.flat_map(|p| &mut p.files).filter(|f| f.times == Times::Unknown).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,12 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Timelike};
 use serde::{Deserialize, Serialize};
+
+mod zone;
+
+pub use zone::Zone;
 
 /// A point in event time, in microseconds since the epoch, UTC. A watermark is one too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,21 +87,57 @@ impl fmt::Display for Interval {
     }
 }
 
-/// How wide a history's time partitions are.
+/// How wide a history's time partitions are, on the calendar of its zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grain {
     Hour,
     Day,
+    Month,
+    Year,
 }
 
 impl Grain {
-    /// The width of one partition.
+    /// The names that people write.
+    pub const NAMES: [(&'static str, Grain); 4] =
+        [("hour", Grain::Hour), ("day", Grain::Day), ("month", Grain::Month), ("year", Grain::Year)];
+
+    /// A grain by its name, in any case.
+    pub fn named(text: &str) -> Option<Grain> {
+        Grain::NAMES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, grain)| *grain)
+    }
+
+    /// The width of one partition; of months and years, that of the longest.
     pub fn span(self) -> Span {
         match self {
             Grain::Hour => Span::HOUR,
             Grain::Day => Span::DAY,
+            Grain::Month => Span(31 * Span::DAY.0),
+            Grain::Year => Span(366 * Span::DAY.0),
         }
+    }
+
+    /// The partition that begins at a time of the calendar; `None` when none begins there.
+    pub fn partition(self, start: NaiveDateTime) -> Option<(NaiveDateTime, NaiveDateTime)> {
+        let first = match self {
+            Grain::Hour => start.minute() == 0 && start.second() == 0 && start.nanosecond() == 0,
+            Grain::Day => start.time() == NaiveTime::MIN,
+            Grain::Month => start.time() == NaiveTime::MIN && start.day() == 1,
+            Grain::Year => start.time() == NaiveTime::MIN && start.ordinal() == 1,
+        };
+        let end = match self {
+            Grain::Hour => start.checked_add_signed(TimeDelta::hours(1)),
+            Grain::Day => start.checked_add_days(Days::new(1)),
+            Grain::Month => start.checked_add_months(Months::new(1)),
+            Grain::Year => start.checked_add_months(Months::new(12)),
+        };
+        end.filter(|_| first).map(|end| (start, end))
+    }
+}
+
+impl fmt::Display for Grain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Grain::NAMES.iter().find(|(_, grain)| grain == self).map_or("", |(name, _)| name))
     }
 }
 

@@ -101,21 +101,22 @@ fn mark(pieces: &mut [ScanFile], files: &[DataFile], deleted: &[Option<Arc<Delet
     }
 }
 
-/// Cuts files into byte ranges, so that all workers find about the same to do; a range stands for the row groups whose
-/// first byte lies in it.
+/// Cuts files, and pieces of files, into byte ranges, so that all workers find about the same to do; a range stands for the
+/// row groups whose first byte lies in it.
 fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
-    let total: u64 = files.iter().map(|f| f.size).sum();
+    let total: u64 = files.iter().map(DataFile::bytes).sum();
     let piece = total.div_ceil(PIECES * workers.max(1)).max(MIN_PIECE);
     let mut out = vec![];
     for file in files {
-        let count = file.size.div_ceil(piece).max(1);
-        let width = file.size.div_ceil(count);
+        let count = file.bytes().div_ceil(piece).max(1);
         if count == 1 {
-            out.push(ScanFile { file: file.clone(), range: None, deleted: None });
+            out.push(ScanFile { file: file.clone(), range: file.range, deleted: None });
             continue;
         }
+        let (from, to) = file.range.unwrap_or((0, file.size));
+        let width = (to - from).div_ceil(count);
         for i in 0..count {
-            let range = (i * width, ((i + 1) * width).min(file.size));
+            let range = (from + i * width, (from + (i + 1) * width).min(to));
             out.push(ScanFile { file: file.clone(), range: Some(range), deleted: None });
         }
     }
@@ -142,16 +143,19 @@ mod tests {
 
     #[test]
     fn pieces_cover_each_byte_once() {
-        let files = [DataFile::new("a", 10 << 20), DataFile::new("b", 3), DataFile::new("c", 7_654_321)];
+        let part = DataFile { range: Some((1_000, 5 << 20)), ..DataFile::new("d", 9 << 20) };
+        let small = DataFile { range: Some((7, 9)), ..DataFile::new("e", 9 << 20) };
+        let files = [DataFile::new("a", 10 << 20), DataFile::new("b", 3), DataFile::new("c", 7_654_321), part, small];
         let pieces = pieces(&files, 2);
         assert!(pieces.len() > 6, "{pieces:?}");
         for f in &files {
             let ranges = pieces.iter().filter(|p| p.file.path == f.path).map(|p| p.range.unwrap_or((0, f.size)));
-            let end = ranges.fold(0, |at, (from, to)| {
+            let whole = f.range.unwrap_or((0, f.size));
+            let end = ranges.fold(whole.0, |at, (from, to)| {
                 assert_eq!(at, from);
                 to
             });
-            assert_eq!(end, f.size);
+            assert_eq!(end, whole.1);
         }
     }
 }

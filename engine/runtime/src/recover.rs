@@ -32,6 +32,7 @@ use crate::job::{Job, Stage};
 pub(crate) const EPOCH: &str = "watershed.epoch";
 pub(crate) const WATERMARK: &str = "watershed.watermark";
 pub(crate) const POSITIONS: &str = "watershed.positions";
+pub(crate) const JOIN: &str = "watershed.join";
 
 /// What a run starts from.
 pub(crate) struct Start {
@@ -49,6 +50,8 @@ pub(crate) struct Start {
 pub(crate) struct Replay {
     pub(crate) positions: BTreeMap<String, Position>,
     pub(crate) watermark: EventTime,
+    /// Bytes to which small partitions were joined.
+    pub(crate) join: Option<u64>,
     /// Sinks that have the output of these steps.
     pub(crate) discard: Vec<String>,
 }
@@ -103,6 +106,7 @@ pub(crate) fn info(manifest: &Manifest) -> Result<BTreeMap<String, Value>> {
         (EPOCH.to_string(), Value::from(manifest.epoch)),
         (WATERMARK.to_string(), Value::from(manifest.watermark.0)),
         (POSITIONS.to_string(), positions),
+        (JOIN.to_string(), Value::from(manifest.join)),
     ]))
 }
 
@@ -164,7 +168,8 @@ fn recorded(info: &BTreeMap<String, Value>, location: &str, rebuild: &str) -> Re
     let positions = info.get(POSITIONS).cloned().ok_or_else(unusable)?;
     let positions = serde_json::from_value(positions).map_err(|_| unusable())?;
     let watermark = info.get(WATERMARK).and_then(Value::as_i64).ok_or_else(unusable)?;
-    Ok(Replay { positions, watermark: EventTime(watermark), discard: vec![] })
+    let join = info.get(JOIN).and_then(Value::as_u64);
+    Ok(Replay { positions, watermark: EventTime(watermark), join, discard: vec![] })
 }
 
 /// Steps can be repeated only over the tables that they were done with.

@@ -64,6 +64,7 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         context.clock.now(),
         &checkpoints,
         start.replay.as_ref(),
+        job.graph.parallelism,
     )
     .await?
     .joined_with(&job.dimensions);
@@ -93,6 +94,7 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         began: context.clock.elapsed(),
         bytes_done: 0,
         bytes_total: sources.bytes_left(),
+        join: sources.join(),
         job: Arc::new(job),
         checkpoints,
         context: context.clone(),
@@ -141,6 +143,7 @@ struct Runner {
     /// Bytes of the files of finished steps, and of all that this run will read.
     bytes_done: u64,
     bytes_total: u64,
+    join: u64,
 }
 
 /// A stage of a step, under way in every shard.
@@ -364,6 +367,7 @@ impl Runner {
             shards: self.state_shards,
             state: self.state.clone(),
             counts: sum(self.before, self.run),
+            join: self.join,
             ended,
         }
     }

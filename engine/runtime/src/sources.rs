@@ -2,21 +2,29 @@
 //!
 //! A run pins the newest version of each history when it starts. What came to partitions that earlier runs had read is
 //! *pending* and read in the first step, its rows judged by their windows; facts that went away stop the job. Which files a
-//! step reads and where the watermark then stands is decided in `core::slice`; here are the facts for it.
+//! step reads and where the watermark then stands is decided in `core::slice`, what an increment means in
+//! `core::increment`, and where partitions may be cut in `core::cut`; here are the facts for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use watershed_core::cut;
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, DeletedRows, Snapshot, Version};
+use watershed_core::history::{DataFile, DeletedRows, History, LONG, Snapshot, Times, Version};
+use watershed_core::increment::increment;
 use watershed_core::scan::is_clean;
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice::{self, Rules, Standing};
+use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
 use crate::job::{Goal, Input};
 use crate::recover::Replay;
+
+/// Bytes of small partitions that are joined to a slice, for each worker: enough that opening a step is no matter, little
+/// enough that two of them are no matter of memory.
+const JOIN: u64 = 4 << 20;
 
 /// The job's sources and where they stand.
 pub(crate) struct Sources {
@@ -36,6 +44,12 @@ struct Pinned {
     snapshot: Snapshot,
     position: Position,
     closed: usize,
+    /// Where the partitions start that are a further part of one which was cut.
+    continued: BTreeSet<EventTime>,
+    /// Partitions that start before this are as narrow as they get.
+    refined: EventTime,
+    /// Has been told that its files overlap.
+    warned: bool,
 }
 
 /// What is read between two watermark advances.
@@ -59,7 +73,7 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn bytes(&self) -> u64 {
-        self.reads.iter().flatten().map(|f| f.size).sum()
+        self.reads.iter().flatten().map(DataFile::bytes).sum()
     }
 }
 
@@ -76,20 +90,40 @@ impl Sources {
         now: EventTime,
         checkpoints: &Checkpoints,
         replay: Option<&Replay>,
+        workers: usize,
     ) -> Result<Self> {
         let mut pinned = vec![];
         for input in inputs {
             let before = positions.get(&input.name).cloned().unwrap_or_default();
-            let snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
+            let mut snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
                 Some(then) => pin_at(&input, then, checkpoints).await?,
                 None => input.history.pin(None).await?,
             };
             let mut position = catch_up(&input, before, &snapshot, settings.on_change, checkpoints).await?;
             position.judged_at = now;
-            let closed = slice::closed_partitions(&snapshot.partitions, now, settings.grace, settings.max_ahead);
-            pinned.push(Pinned { input, snapshot, position, closed });
+            by_pieces(&input, &mut snapshot, &position).await?;
+            cut::settle(&mut snapshot, &position);
+            let judged = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
+            if snapshot.by_statistics && judged < snapshot.partitions.len() {
+                // The newest file may be long, and its end alone be open.
+                refine(&input, &mut snapshot, judged).await?;
+            }
+            let closed = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
+            let continued = position.cut.then_some(position.boundary).into_iter().collect();
+            let refined = EventTime::MIN;
+            pinned.push(Pinned { input, snapshot, position, closed, continued, refined, warned: false });
         }
-        let rules = Rules { slice: settings.slice, from: settings.from, to: settings.to, to_the_end: goal.to_the_end };
+        let rules = Rules {
+            slice: settings.slice,
+            join: replay.and_then(|r| r.join).unwrap_or(if settings.slice.is_none() {
+                JOIN * workers as u64
+            } else {
+                0
+            }),
+            from: settings.from,
+            to: settings.to,
+            to_the_end: goal.to_the_end,
+        };
         Ok(Sources {
             inputs: pinned,
             dimensions: BTreeMap::new(),
@@ -108,6 +142,11 @@ impl Sources {
         self
     }
 
+    /// Bytes to which small partitions are joined.
+    pub(crate) fn join(&self) -> u64 {
+        self.rules.join
+    }
+
     /// Bytes of the files that are still to be read in this run.
     pub(crate) fn bytes_left(&self) -> u64 {
         let standings = self.standings();
@@ -117,7 +156,7 @@ impl Sources {
             let limit = if whole { usize::MAX } else { standing.closed };
             let unread = pinned.snapshot.partitions.iter().take(limit);
             let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
-            total += unread.chain(&pinned.position.pending).map(|f| f.size).sum::<u64>();
+            total += unread.chain(&pinned.position.pending).map(DataFile::bytes).sum::<u64>();
         }
         total
     }
@@ -127,6 +166,7 @@ impl Sources {
         if self.ended || self.rules.to.is_some_and(|to| self.watermark >= to) {
             return Ok(None);
         }
+        self.refine().await?;
         let Some(slice) = slice::next_slice(&self.standings(), &self.rules) else {
             return self.last_step().await;
         };
@@ -135,12 +175,49 @@ impl Sources {
         let slice = slice::next_slice(&self.standings(), &self.rules).unwrap_or(slice);
         let watermark = slice::watermark_after(&self.standings(), &self.rules, slice.boundary, self.watermark);
         for pinned in &mut self.inputs {
-            pinned.position.boundary = pinned.position.boundary.max(slice.boundary);
-            pinned.position.pending.clear();
-            pinned.position.timeless_read = true;
+            let Pinned { position, snapshot, continued, .. } = pinned;
+            cut::pass(position, snapshot, continued, slice.boundary);
         }
         let deleted = self.deleted(&slice.reads).await?;
         Ok(Some(self.step(slice.reads, deleted, watermark)))
+    }
+
+    /// Cuts what would be read next where the wished slices are narrower.
+    async fn refine(&mut self) -> Result<()> {
+        let rules = self.rules;
+        for i in 0..self.inputs.len() {
+            let (interval, wide) = {
+                let standing = self.standings()[i];
+                let Some(next) =
+                    standing.readable(&rules).first().filter(|p| p.interval.start >= self.inputs[i].refined)
+                else {
+                    continue;
+                };
+                let width = Span(next.interval.end.0.saturating_sub(next.interval.start.0));
+                let wide = match rules.slice {
+                    Some(slice) => slice.0 > 0 && slice < width,
+                    None => {
+                        standing.snapshot.by_statistics
+                            && next.files.iter().map(DataFile::bytes).sum::<u64>() > rules.join
+                    }
+                };
+                (next.interval, wide)
+            };
+            let start = interval.start;
+            let pinned = &mut self.inputs[i];
+            pinned.refined = interval.end;
+            if wide {
+                let at = pinned.snapshot.partitions.partition_point(|p| p.interval.start < start);
+                let parts = refine(&pinned.input, &mut pinned.snapshot, at).await?;
+                pinned.closed += if at < pinned.closed { parts - 1 } else { 0 };
+                if !pinned.snapshot.by_statistics {
+                    let partitions = &pinned.snapshot.partitions[at + 1..at + parts];
+                    pinned.continued.extend(partitions.iter().map(|p| p.interval.start));
+                }
+            }
+            pinned.warn(start, rules.join);
+        }
+        Ok(())
     }
 
     /// With nothing left to read, the watermark may still have to move: windows are closed at the very end.
@@ -206,6 +283,64 @@ impl Sources {
     }
 }
 
+impl Pinned {
+    /// Says once what it costs that files overlap.
+    fn warn(&mut self, start: EventTime, slice: u64) {
+        let at = self.snapshot.partitions.partition_point(|p| p.interval.start < start);
+        let next = self.snapshot.partitions.get(at).filter(|_| self.snapshot.by_statistics && !self.warned);
+        let Some(overlap) = next.and_then(|p| cut::overlap(p, slice)) else { return };
+        self.warned = true;
+        tracing::warn!(
+            "source {}: {} is not partitioned by time, and its files overlap in time: {} rows ({} bytes) in {} files or              pieces of files, from {} to {}, are read as one slice, and all their windows are held open until it is read.              Partition the table by day or hour (watershed load --partition-by day), or write it sorted by time",
+            self.input.name,
+            self.input.history.layout().location,
+            overlap.rows,
+            overlap.bytes,
+            overlap.files,
+            overlap.interval.start,
+            overlap.interval.end
+        );
+    }
+}
+
+/// Replaces a partition by the clusters of its files' pieces; gives their number.
+async fn refine(input: &Input, snapshot: &mut Snapshot, at: usize) -> Result<usize> {
+    let mut partition = snapshot.partitions.remove(at);
+    partition.files = input.history.pieces(partition.files).await?;
+    let parts = if snapshot.by_statistics { cut::clusters(partition.files) } else { cut::cut(partition) };
+    let count = parts.len();
+    snapshot.partitions.splice(at..at, parts);
+    Ok(count)
+}
+
+/// Replaces those files by their pieces that a position's boundary may cut.
+async fn by_pieces(input: &Input, snapshot: &mut Snapshot, position: &Position) -> Result<()> {
+    let by_statistics = snapshot.by_statistics;
+    for files in cut::straddling(snapshot, position) {
+        let cut = std::mem::take(files);
+        *files = cut_at(input.history.as_ref(), cut, by_statistics, position.boundary).await?;
+    }
+    Ok(())
+}
+
+/// Cuts files that a boundary may lie in. Those of a table that statistics place are known; those of a partition may have to
+/// be looked at first.
+async fn cut_at(
+    history: &dyn History,
+    files: Vec<DataFile>,
+    known: bool,
+    boundary: EventTime,
+) -> Result<Vec<DataFile>> {
+    let lies_in = |f: &DataFile| match f.times {
+        Times::Known { min, max, .. } => f.size >= LONG && min < boundary && boundary <= max,
+        Times::Unknown => true,
+    };
+    let (cut, whole): (Vec<_>, Vec<_>) = files.into_iter().partition(|f| !known || lies_in(f));
+    let mut files = history.pieces(cut).await?;
+    files.extend(whole);
+    Ok(files)
+}
+
 /// Pins the very version that a position was taken at.
 async fn pin_at(input: &Input, position: &Position, checkpoints: &Checkpoints) -> Result<Snapshot> {
     let Some(version) = &position.version else { return input.history.pin(None).await };
@@ -228,22 +363,27 @@ async fn catch_up(
     if then == now.version {
         return Ok(position);
     }
-    let then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
-    let changes = input.history.changes(&then, now).await?;
-    let was_read = |start: Option<EventTime>| match start {
-        Some(start) => start < position.boundary,
-        None => position.timeless_read,
-    };
-    let gone = changes.removed.iter().find(|r| was_read(r.interval.map(|i| i.start)));
-    if let (Some(gone), OnChange::Stop) = (gone, on_change) {
+    let mut then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
+    by_pieces(input, &mut then, &position).await?;
+    let mut changes = input.history.changes(&then, now).await?;
+    if then.by_statistics || position.cut {
+        let mut added = vec![];
+        for (interval, file) in changes.added {
+            let pieces = cut_at(input.history.as_ref(), vec![file], then.by_statistics, position.boundary).await?;
+            added.extend(pieces.into_iter().map(|piece| (interval, piece)));
+        }
+        changes.added = added;
+    }
+    let grown = increment(&then, now, changes, &position);
+    if let (Some(gone), OnChange::Stop) = (grown.gone, on_change) {
         return Err(Error::stopped(format!(
             "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
              on_change = 'ignore'; to compute anew, use CREATE OR REPLACE",
             input.name, gone.path, gone.version
         )));
     }
-    let added: Vec<_> = changes.added.into_iter().filter(|(i, _)| was_read(i.map(|i| i.start))).collect();
-    position.pending.extend(added.into_iter().map(|(_, file)| file));
+    position.pending.extend(grown.pending);
+    (position.boundary, position.cut) = (grown.boundary, grown.cut);
     position.keepsake = checkpoints.keep(now).await?;
     Ok(position)
 }

@@ -13,11 +13,12 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use deltalake::kernel::{Add, Snapshot as DeltaSnapshot};
 use futures::TryStreamExt;
-use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
+use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Rewritten, Snapshot, Version};
 use watershed_core::time::Interval;
 use watershed_core::{Error, Result};
 
 use super::partition::{Column, TimeKey, detect};
+use super::pattern::Pattern;
 use super::{HistoryOptions, by_path, footer, group, marks, own_interval, stats};
 use crate::log::columns::{Columns, Mapping};
 use crate::log::{self, LogMetadata, LogProtocol, features, state};
@@ -73,11 +74,8 @@ impl DeltaHistory {
             key: None,
         };
         history.key = history.detect(&history.files(&snapshot).await?)?;
-        history.layout.time_partition = history
-            .key
-            .as_ref()
-            .map(TimeKey::column)
-            .map(|(column, grain)| (history.layout.partition_columns[column].name().clone(), grain));
+        history.layout.time_partition =
+            history.key.as_ref().map(|key| key.label(|column| history.layout.partition_columns[column].name().clone()));
         Ok(history)
     }
 
@@ -125,7 +123,7 @@ impl DeltaHistory {
     /// A file with the interval of its partition, or of its statistics in a table that is not partitioned by time.
     async fn place_in_time(&self, key: Option<&TimeKey>, mut file: DataFile) -> Result<(Option<Interval>, DataFile)> {
         let interval = match key {
-            Some(key) => key.interval(&file.values).map_err(|e| {
+            Some(key) => key.interval(&file.values, "").map_err(|e| {
                 let location = &self.layout.location;
                 Error::input(format!("{location}: the time partition of file {} is unclear: {e}", file.path))
             })?,
@@ -137,13 +135,9 @@ impl DeltaHistory {
         Ok((interval, file))
     }
 
-    /// A file that came since a snapshot, placed as the newer snapshot `to` places it: a table without time partitions is
-    /// one partition there, and what is added to it belongs to that one, whatever times it holds.
-    async fn interval_since(&self, add: Add, to: &Snapshot) -> Result<(Option<Interval>, DataFile)> {
-        let file = self.added(add)?;
-        let (own, file) = self.place_in_time(self.key.as_ref(), file).await?;
-        let whole = to.partitions.first().map(|p| p.interval);
-        Ok((if self.key.is_some() { own } else { own.and(whole) }, file))
+    /// A file that came since a snapshot.
+    async fn placed(&self, add: Add) -> Result<(Option<Interval>, DataFile)> {
+        self.place_in_time(self.key.as_ref(), self.added(add)?).await
     }
 
     fn detect(&self, files: &[DataFile]) -> Result<Option<TimeKey>> {
@@ -161,11 +155,17 @@ impl DeltaHistory {
                 }
             })
             .collect();
-        let HistoryOptions { time_column, time_partition, untimed } = &self.options;
-        if *untimed {
+        if self.options.untimed {
             return Ok(None);
         }
-        detect(&self.layout.location, &columns, time_column.as_deref(), time_partition.as_deref())
+        if let Some(text) = self.options.time_partition.as_deref().filter(|text| Pattern::is_one(text)) {
+            return Err(Error::input(format!(
+                "time_partition = '{text}': {} is a Delta table, whose log and not whose paths tell partitions; name \
+                 its partition columns, as in 'year/month/day'",
+                self.layout.location
+            )));
+        }
+        detect(&self.layout.location, &columns, self.options.declared())
     }
 
     fn anew(&self, found: &str, expected: &str) -> Error {
@@ -223,7 +223,7 @@ impl History for DeltaHistory {
         let files = self.files(&snapshot).await?;
         let version = Version::Delta { version: snapshot.version(), table_id: metadata.id };
         if self.options.untimed {
-            return Ok(Snapshot { version, partitions: vec![], timeless: files, keepsake: None });
+            return Ok(Snapshot { version, partitions: vec![], timeless: files, by_statistics: false, keepsake: None });
         }
         let key = match &self.key {
             Some(key) => Some(key.clone()),
@@ -234,7 +234,8 @@ impl History for DeltaHistory {
             placed.push(self.place_in_time(key.as_ref(), file).await?);
         }
         let (partitions, timeless) = group(location, key.is_some(), placed)?;
-        Ok(Snapshot { version, partitions, timeless, keepsake: None })
+        let by_statistics = key.is_none();
+        Ok(Snapshot { version, partitions, timeless, by_statistics, keepsake: None })
     }
 
     async fn changes(&self, from: &Snapshot, to: &Snapshot) -> Result<Changes> {
@@ -254,8 +255,8 @@ impl History for DeltaHistory {
         }
         let mut added: BTreeMap<String, Add> = BTreeMap::new();
         // Files that a compaction made: they may be removed again, and then it matters which partition they lay in.
-        let mut rewritten: BTreeMap<String, Add> = BTreeMap::new();
-        let mut removed = vec![];
+        let mut compacted: BTreeMap<String, Add> = BTreeMap::new();
+        let (mut removed, mut rewritten) = (vec![], vec![]);
         let before = by_path(from);
         for version in first + 1..=*last {
             let commit = log::read_commit(&self.place, version).await?.ok_or_else(|| {
@@ -267,52 +268,68 @@ impl History for DeltaHistory {
             if let Some(metadata) = commit.metadata.filter(|m| m.id != *a) {
                 return Err(self.anew(&metadata.id, a));
             }
-            let again: BTreeMap<&str, &Add> = commit.adds.iter().map(|add| (add.path.as_str(), add)).collect();
-            for remove in commit.removes.iter().filter(|r| r.data_change) {
+            let again: BTreeSet<String> = commit.adds.iter().map(|add| add.path.clone()).collect();
+            let (kept, gone): (Vec<_>, Vec<_>) = commit.removes.into_iter().partition(|r| !r.data_change);
+            let mut rewrite = Rewritten { removed: vec![], added: vec![] };
+            for remove in kept {
+                rewrite.removed.push(self.place.at(&remove.path)?.to_string());
+            }
+            for remove in gone {
                 // The same file with other marks is looked at below.
-                if again.contains_key(remove.path.as_str()) {
+                if again.contains(&remove.path) {
                     continue;
                 }
                 // What came and went between the two versions was never read.
                 if added.remove(&remove.path).is_none() {
                     let path = self.place.at(&remove.path)?.to_string();
-                    let interval = match (before.get(path.as_str()), rewritten.remove(&remove.path)) {
-                        (None, Some(add)) => self.interval_since(add, to).await?.0,
+                    let interval = match (before.get(path.as_str()), compacted.remove(&remove.path)) {
+                        (None, Some(add)) => self.placed(add).await?.0,
                         (known, _) => known.and_then(|(interval, _)| *interval),
                     };
                     removed.push(Removed { version: version.to_string(), path, interval });
                 }
             }
             for add in commit.adds {
-                let path = self.place.at(&add.path)?.to_string();
-                let known = match (rewritten.get(&add.path), before.get(path.as_str())) {
-                    (Some(compacted), _) => Some(compacted.deletion_vector.clone().map(marks::descriptor)),
-                    (None, known) => known.map(|(_, file)| file.deletion_vector.clone()),
+                // Not read before, so it is read as it was last: with its newest marks.
+                if added.contains_key(&add.path) {
+                    added.insert(add.path.clone(), add);
+                    continue;
+                }
+                let (interval, file) = self.placed(add.clone()).await?;
+                let known = before.get(file.path.as_str());
+                let marks = match compacted.get(&add.path) {
+                    Some(compacted) => Some(compacted.deletion_vector.clone().map(marks::descriptor)),
+                    None => known.map(|(_, file)| file.deletion_vector.clone()),
                 };
-                match known {
-                    // Not read before, so it is read as it was last: with its newest marks.
-                    _ if added.contains_key(&add.path) => {
+                match marks {
+                    None if add.data_change => {
                         added.insert(add.path.clone(), add);
-                    }
-                    None => {
-                        let into = if add.data_change { &mut added } else { &mut rewritten };
-                        into.insert(add.path.clone(), add);
+                        continue;
                     }
                     // A file that was there. Other marks are other facts, unless the commit says that it changes none.
-                    Some(marks) => {
-                        let other = marks != add.deletion_vector.clone().map(marks::descriptor);
-                        if add.data_change && other {
-                            let interval = self.interval_since(add.clone(), to).await?.0;
-                            removed.push(Removed { version: version.to_string(), path, interval });
+                    Some(marks) if add.data_change => {
+                        if marks != file.deletion_vector {
+                            removed.push(Removed { version: version.to_string(), path: file.path, interval });
                         }
-                        rewritten.insert(add.path.clone(), add);
+                        compacted.insert(add.path.clone(), add);
+                        continue;
                     }
+                    _ => {}
                 }
+                // The same file listed anew, with other statistics.
+                if known.is_some() && !rewrite.removed.contains(&file.path) {
+                    rewrite.removed.push(file.path.clone());
+                }
+                rewrite.added.push((interval, file));
+                compacted.insert(add.path.clone(), add);
+            }
+            if !rewrite.added.is_empty() {
+                rewritten.push(rewrite);
             }
         }
-        let mut changes = Changes { added: vec![], removed };
+        let mut changes = Changes { added: vec![], removed, rewritten };
         for add in added.into_values() {
-            changes.added.push(self.interval_since(add, to).await?);
+            changes.added.push(self.placed(add).await?);
         }
         Ok(changes)
     }
@@ -325,6 +342,12 @@ impl History for DeltaHistory {
 
     async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
         marks::deleted(&self.place, &self.layout.location, files).await
+    }
+
+    async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>> {
+        // A column that is not found by its name would be taken for one of NULLs.
+        let time = self.stored_time.as_deref().filter(|_| !self.by_id);
+        footer::pieces(&self.place, time, files).await
     }
 }
 

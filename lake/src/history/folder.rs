@@ -18,19 +18,15 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
-use watershed_core::time::Grain;
 use watershed_core::{Error, Result};
 
 use super::delta::check_time_column;
 use super::partition::{Column, TimeKey, detect};
-use super::{HistoryOptions, by_path, evolve, footer, group};
+use super::{HIVE_NULL, HistoryOptions, by_path, evolve, footer, group, own_interval};
 use crate::stores::Place;
 
 /// Footers read at once.
 const FOOTERS: usize = 16;
-
-/// How hive writes NULL.
-const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 pub(crate) struct FolderHistory {
     place: Place,
@@ -57,10 +53,9 @@ impl FolderHistory {
             )));
         }
         let columns = columns(&place, location, &entries)?;
-        let HistoryOptions { time_column, time_partition, .. } = &options;
         let key = match options.untimed {
             true => None,
-            false => detect(location, &columns, time_column.as_deref(), time_partition.as_deref())?,
+            false => detect(location, &columns, options.declared())?,
         };
         let partition_columns: Vec<FieldRef> =
             columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true).into()).collect();
@@ -72,12 +67,12 @@ impl FolderHistory {
         if let Some(column) = &options.time_column {
             check_time_column(location, column, &file_schema, &partition_columns)?;
         }
-        let named = |(column, grain): (usize, Grain)| (partition_columns[column].name().clone(), grain);
+        let named = |column: usize| partition_columns[column].name().clone();
         let layout = Layout {
             location: location.to_string(),
             store: place.store_url.to_string(),
             file_schema: file_schema.into(),
-            time_partition: key.as_ref().map(TimeKey::column).map(named),
+            time_partition: key.as_ref().map(|key| key.label(named)),
             partition_columns,
             stored: None,
             inferred: true,
@@ -92,7 +87,7 @@ impl FolderHistory {
             let values = self.values(entry)?;
             let interval = match &self.key {
                 None => None,
-                Some(key) => key.interval(&values).map_err(|e| {
+                Some(key) => key.interval(&values, &decode(relative(&self.place, &entry.path))).map_err(|e| {
                     Error::input(format!("{location}: the time partition of file {} is unclear: {e}", entry.path))
                 })?,
             };
@@ -108,7 +103,8 @@ impl FolderHistory {
         };
         let keepsake = serde_json::to_vec(&entries).map_err(|e| Error::bug(format!("a listing as JSON: {e}")))?;
         let version = Version::Listing { digest: digest(&entries) };
-        Ok(Snapshot { version, partitions, timeless, keepsake: Some(keepsake) })
+        let by_statistics = self.key.is_none();
+        Ok(Snapshot { version, partitions, timeless, by_statistics, keepsake: Some(keepsake) })
     }
 
     /// A file's partition values in the layout's order.
@@ -193,7 +189,8 @@ impl History for FolderHistory {
                     let (interval, file) = new
                         .get(entry.path.as_str())
                         .ok_or_else(|| Error::bug(format!("{} is listed but in no partition", entry.path)))?;
-                    changes.added.push((*interval, (*file).clone()));
+                    let own = if to.by_statistics { own_interval(file) } else { *interval };
+                    changes.added.push((own, (*file).clone()));
                 }
             }
         }
@@ -210,6 +207,10 @@ impl History for FolderHistory {
 
     async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
         Ok(vec![None; files.len()])
+    }
+
+    async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>> {
+        footer::pieces(&self.place, self.options.time_column.as_deref(), files).await
     }
 }
 

@@ -17,13 +17,16 @@ use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::basic::Type;
-use parquet::file::metadata::ParquetMetaData;
-use watershed_core::history::{DataFile, Times};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use watershed_core::history::{DataFile, LONG, Times};
 use watershed_core::time::{EventTime, Span};
 use watershed_core::{Error, Result};
 
 use crate::parquet_object::ObjectReader;
 use crate::stores::Place;
+
+/// Bytes that a piece of a file has at least, but for the last.
+const PIECE: u64 = LONG / 2;
 
 /// Footers read at once.
 const CONCURRENT: usize = 16;
@@ -40,12 +43,15 @@ pub(crate) async fn look(place: &Place, time_column: Option<&str>, files: &mut [
 }
 
 async fn fill(place: &Place, time_column: Option<&str>, file: &mut DataFile) -> Result<()> {
-    let metadata = read(place, &file.path, file.size).await?;
+    fill_from(&*read(place, &file.path, file.size).await?, time_column, file);
+    Ok(())
+}
+
+fn fill_from(metadata: &ParquetMetaData, time_column: Option<&str>, file: &mut DataFile) {
     file.rows = u64::try_from(metadata.file_metadata().num_rows()).ok();
     if let (Times::Unknown, Some(column)) = (file.times, time_column) {
-        file.times = times(&metadata, column).unwrap_or(Times::Unknown);
+        file.times = times(metadata, column).unwrap_or(Times::Unknown);
     }
-    Ok(())
 }
 
 /// Reads a footer.
@@ -63,13 +69,84 @@ pub(crate) fn schema(metadata: &ParquetMetaData, path: &str) -> Result<SchemaRef
     Ok(Arc::new(schema))
 }
 
+/// Cuts long files where their row groups allow; all others are looked at.
+pub(crate) async fn pieces(place: &Place, time_column: Option<&str>, files: Vec<DataFile>) -> Result<Vec<DataFile>> {
+    let cut = |file: DataFile| {
+        async move {
+            if file.range.is_some() || file.size < LONG {
+                let mut file = file;
+                look(place, time_column, &mut [&mut file]).await?;
+                return Ok(vec![file]);
+            }
+            let mut whole = file;
+            let metadata = read(place, &whole.path, whole.size).await?;
+            fill_from(&metadata, time_column, &mut whole);
+            let pieces = time_column.and_then(|column| pieces_of(&metadata, column, &whole));
+            Ok(pieces.unwrap_or_else(|| vec![whole]))
+        }
+        .boxed()
+    };
+    let cut: Vec<BoxFuture<'_, Result<Vec<DataFile>>>> = files.into_iter().map(cut).collect();
+    let cut: Vec<Vec<DataFile>> = futures::stream::iter(cut).buffered(CONCURRENT).try_collect().await?;
+    Ok(cut.into_iter().flatten().collect())
+}
+
+/// A file as runs of row groups, in the file's order, each of at least [`PIECE`] bytes; `None` when its statistics or
+/// offsets do not allow it. Depends on nothing but the file, for checkpoints are understood by it.
+fn pieces_of(metadata: &ParquetMetaData, column: &str, file: &DataFile) -> Option<Vec<DataFile>> {
+    let groups = metadata.row_groups();
+    let each = times_of_groups(metadata, column)?;
+    let first_byte = |group: &RowGroupMetaData| {
+        let column = group.columns().first()?;
+        u64::try_from(column.dictionary_page_offset().unwrap_or(column.data_page_offset())).ok()
+    };
+    let starts: Vec<u64> = groups.iter().map(first_byte).collect::<Option<_>>()?;
+    if starts.is_empty() || !starts.is_sorted_by(|a, b| a < b) || starts.last() >= Some(&file.size) {
+        return None;
+    }
+    let mut pieces: Vec<DataFile> = vec![];
+    for (i, group) in groups.iter().enumerate() {
+        let range = (starts[i], starts.get(i + 1).copied().unwrap_or(file.size));
+        let rows = u64::try_from(group.num_rows()).ok()?;
+        match pieces.last_mut() {
+            Some(last) if last.bytes() < PIECE => {
+                last.range = last.range.map(|(from, _)| (from, range.1));
+                last.rows = last.rows.map(|known| known + rows);
+                last.times = union(last.times, each[i]);
+            }
+            _ => {
+                let piece = DataFile { range: Some(range), rows: Some(rows), times: each[i], ..file.clone() };
+                pieces.push(piece);
+            }
+        }
+    }
+    Some(pieces)
+}
+
+fn union(a: Times, b: Times) -> Times {
+    match (a, b) {
+        (Times::Known { min, max, nulls }, Times::Known { min: low, max: high, nulls: more }) => {
+            Times::Known { min: min.min(low), max: max.max(high), nulls: nulls + more }
+        }
+        _ => Times::Unknown,
+    }
+}
+
 /// The event times of a file; `None` when its statistics cannot tell.
 fn times(metadata: &ParquetMetaData, column: &str) -> Option<Times> {
+    let nothing = Times::Known { min: EventTime::MAX, max: EventTime::MIN, nulls: 0 };
+    Some(times_of_groups(metadata, column)?.into_iter().fold(nothing, union))
+}
+
+/// The event times of each row group; `None` when the statistics of one cannot tell.
+fn times_of_groups(metadata: &ParquetMetaData, column: &str) -> Option<Vec<Times>> {
     let file = metadata.file_metadata();
-    let rows = u64::try_from(file.num_rows()).ok()?;
+    let groups = metadata.row_groups();
+    let rows: Vec<u64> = groups.iter().map(|g| u64::try_from(g.num_rows()).ok()).collect::<Option<_>>()?;
+    let without = |rows: u64| Times::Known { min: EventTime::MAX, max: EventTime::MIN, nulls: rows };
     let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok()?;
     if schema.field_with_name(column).is_err() {
-        return Some(Times::Known { min: EventTime::MAX, max: EventTime::MIN, nulls: rows });
+        return Some(rows.into_iter().map(without).collect());
     }
     let converter = StatisticsConverter::try_new(column, &schema, file.schema_descr()).ok()?;
     let leaf = converter.parquet_column_index()?;
@@ -77,22 +154,19 @@ fn times(metadata: &ParquetMetaData, column: &str) -> Option<Times> {
         return None;
     }
     let converter = converter.with_missing_null_counts_as_zero(false);
-    let groups = metadata.row_groups();
     let nulls = converter.row_group_null_counts(groups).ok()?;
     let mins = micros(&converter.row_group_mins(groups).ok()?, false)?;
     let maxes = micros(&converter.row_group_maxes(groups).ok()?, true)?;
-    let (mut min, mut max, mut null_rows) = (EventTime::MAX, EventTime::MIN, 0);
-    for (i, group) in groups.iter().enumerate() {
+    let times = |(i, rows): (usize, u64)| {
         if nulls.is_null(i) {
             return None;
         }
-        null_rows += nulls.value(i);
-        if u64::try_from(group.num_rows()).ok() == Some(nulls.value(i)) {
-            continue;
+        if rows == nulls.value(i) {
+            return Some(without(rows));
         }
-        (min, max) = (min.min(EventTime(mins[i]?)), max.max(EventTime(maxes[i]?)));
-    }
-    Some(Times::Known { min, max, nulls: null_rows })
+        Some(Times::Known { min: EventTime(mins[i]?), max: EventTime(maxes[i]?), nulls: nulls.value(i) })
+    };
+    rows.into_iter().enumerate().map(times).collect()
 }
 
 /// Timestamps of any unit, and dates, as microseconds, rounded down or up.

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! * `partition`: which partition column carries time, and which interval a value stands for. Pure.
+//! * `value`, `pattern`: the same for one value, and for a path. Pure.
 //! * `stats`: what a Delta log's statistics say of the event times. Pure.
 //! * `footer`: the same from Parquet footers, for files whose list says nothing.
 //! * `evolve`: one schema for a folder's files that differ. Pure.
@@ -20,6 +21,10 @@ mod folder;
 
 mod partition;
 
+mod value;
+
+mod pattern;
+
 mod stats;
 
 mod footer;
@@ -33,10 +38,12 @@ pub(crate) use stats::read as statistics_of;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use watershed_core::cut;
 use watershed_core::history::{DataFile, History, Snapshot, TimePartition, Times};
-use watershed_core::time::{EventTime, Interval};
+use watershed_core::time::{EventTime, Interval, Zone};
 use watershed_core::{Error, Result};
 
+use self::partition::Declared;
 use crate::log;
 use crate::stores::Stores;
 
@@ -45,8 +52,11 @@ use crate::stores::Stores;
 pub struct HistoryOptions {
     /// The event-time column.
     pub time_column: Option<String>,
-    /// The partition column that carries time, or `day` or `hour` where the grain cannot be told.
+    /// What carries time: a partition column, several (`year/month/day`), one and its width (`column:month`), a grain where
+    /// it cannot be told, a pattern of paths (`{%Y/%m/%d}`), or `none`.
     pub time_partition: Option<String>,
+    /// The zone whose calendar partitions follow; `None`: UTC.
+    pub time_zone: Option<Zone>,
     /// Read it as a plain table, whose files are in no order: nothing is looked for in its partitions, and all files are
     /// timeless.
     pub untimed: bool,
@@ -72,6 +82,19 @@ fn own_interval(file: &DataFile) -> Option<Interval> {
     }
 }
 
+/// How hive writes NULL.
+const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+impl HistoryOptions {
+    fn declared(&self) -> Declared<'_> {
+        Declared {
+            time_column: self.time_column.as_deref(),
+            time_partition: self.time_partition.as_deref(),
+            zone: self.time_zone,
+        }
+    }
+}
+
 /// Every file of a snapshot by path, with its partition's interval.
 fn by_path(snapshot: &Snapshot) -> HashMap<&str, (Option<Interval>, &DataFile)> {
     let timed = snapshot.partitions.iter().flat_map(|p| p.files.iter().map(|file| (Some(p.interval), file)));
@@ -79,14 +102,14 @@ fn by_path(snapshot: &Snapshot) -> HashMap<&str, (Option<Interval>, &DataFile)> 
     timed.chain(timeless).map(|(interval, file)| (file.path.as_str(), (interval, file))).collect()
 }
 
-/// Groups placed files by interval. `whole` files, of an unpartitioned table, become one partition by their statistics.
+/// Groups placed files by interval; files of a table that is not partitioned by time by their statistics.
 fn group(
     location: &str,
     partitioned: bool,
     placed: Vec<(Option<Interval>, DataFile)>,
 ) -> Result<(Vec<TimePartition>, Vec<DataFile>)> {
     if !partitioned {
-        return whole(location, placed.into_iter().map(|(_, file)| file).collect());
+        return unpartitioned(location, placed.into_iter().map(|(_, file)| file).collect());
     }
     let mut partitions: BTreeMap<Interval, Vec<DataFile>> = BTreeMap::new();
     let mut timeless = vec![];
@@ -111,28 +134,17 @@ fn group(
     Ok((partitions, timeless))
 }
 
-/// One partition as wide as the statistics say; files of NULL times only are timeless.
-fn whole(location: &str, files: Vec<DataFile>) -> Result<(Vec<TimePartition>, Vec<DataFile>)> {
-    let (mut low, mut high) = (EventTime::MAX, EventTime::MIN);
-    let (mut timed, mut timeless) = (vec![], vec![]);
-    for file in files {
-        match file.times {
-            Times::Unknown => {
-                return Err(Error::input(format!(
-                    "{location} is not partitioned by time, and file {} has no statistics of the event-time column: \
-                     partition it by day or hour (watershed load --partition-by day), or write statistics",
-                    file.path
-                )));
-            }
-            Times::Known { min, max, .. } if min > max => timeless.push(file),
-            Times::Known { min, max, .. } => {
-                (low, high) = (low.min(min), high.max(max));
-                timed.push(file);
-            }
-        }
+/// Clusters of files by their statistics; files of NULL times only are timeless.
+fn unpartitioned(location: &str, files: Vec<DataFile>) -> Result<(Vec<TimePartition>, Vec<DataFile>)> {
+    if let Some(file) = files.iter().find(|f| f.times == Times::Unknown) {
+        return Err(Error::input(format!(
+            "{location} is not partitioned by time, and file {} has no statistics of the event-time column: partition \
+             it by day or hour (watershed load --partition-by day), or write statistics; if folders tell its time, say \
+             how: time_partition = '{{%Y/%m/%d}}'",
+            file.path
+        )));
     }
-    timed.sort_by(|a, b| a.path.cmp(&b.path));
-    let interval = Interval { start: low, end: EventTime(high.0.saturating_add(1)) };
-    let partitions = if timed.is_empty() { vec![] } else { vec![TimePartition { interval, files: timed }] };
-    Ok((partitions, timeless))
+    let (timed, mut timeless): (Vec<_>, Vec<_>) = files.into_iter().partition(|f| own_interval(f).is_some());
+    timeless.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((cut::clusters(timed), timeless))
 }

@@ -1,20 +1,26 @@
-//! Which partition columns carry time, and which interval their values stand for. Pure.
+//! Which partition columns, or which part of a path, carry time, and which interval their values stand for. Pure.
 //!
 //! | columns | grain |
 //! |---|---|
-//! | one DATE | day |
-//! | one TIMESTAMP | hour (day, if `time_partition` says so) |
+//! | one DATE | day (month or year, if `time_partition` says so) |
+//! | one TIMESTAMP | hour (day, month or year, if `time_partition` says so) |
 //! | text or integer `2026-01-31`, `20260131` | day |
 //! | text `2026-01-31-05`, `2026-01-31T05`, `2026-01-31 05` | hour |
+//! | text `2026-01`, or `202601` in a column called `month` | month |
 //! | one of the day forms, and a column `hour` | hour |
-//! | integers `year`, `month`, `day` (and `hour`) | day (hour) |
+//! | integers `year`, `month`, `day`, `hour`, or the first of them | that of the last |
+//! | none, but a pattern of paths such as `{%Y/%m/%d}` | that of its finest field |
 //!
-//! Values are UTC. Where several columns qualify the user is asked; nothing is guessed from their order.
+//! Values are times of the table's zone, UTC unless declared. Where several columns qualify the user is asked; nothing is
+//! guessed from their order.
 
 use arrow::datatypes::DataType;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
-use watershed_core::time::{EventTime, Grain, Interval};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use watershed_core::time::{Grain, Interval, Zone};
 use watershed_core::{Error, Result};
+
+use super::pattern::Pattern;
+use super::value::{parse, speaks_of_time};
 
 /// A partition column as the detection sees it.
 #[derive(Clone, Debug)]
@@ -25,100 +31,150 @@ pub(crate) struct Column {
     pub(crate) samples: Vec<String>,
 }
 
-/// How time is read from partition values. Numbers are positions among the partition columns.
+/// How time is read from a file's partition.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum TimeKey {
-    One { column: usize, grain: Grain },
-    DateAndHour { date: usize, hour: usize },
-    Parts { year: usize, month: usize, day: usize, hour: Option<usize> },
+pub(crate) struct TimeKey {
+    pub(crate) form: Form,
+    pub(crate) grain: Grain,
+    pub(crate) zone: Zone,
+}
+
+/// Where the time stands. Numbers are positions among the partition columns.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Form {
+    One(usize),
+    DateAndHour {
+        date: usize,
+        hour: usize,
+    },
+    /// Year, and perhaps month, day and hour.
+    Parts(Vec<usize>),
+    Path(Pattern),
+}
+
+/// What the user declared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Declared<'a> {
+    pub(crate) time_column: Option<&'a str>,
+    pub(crate) time_partition: Option<&'a str>,
+    pub(crate) zone: Option<Zone>,
 }
 
 impl TimeKey {
-    /// The column that stands for the key in the layout, and the width of its values.
-    pub(crate) fn column(&self) -> (usize, Grain) {
-        match *self {
-            TimeKey::One { column, grain } => (column, grain),
-            TimeKey::DateAndHour { date, .. } => (date, Grain::Hour),
-            TimeKey::Parts { day, hour: None, .. } => (day, Grain::Day),
-            TimeKey::Parts { hour: Some(hour), .. } => (hour, Grain::Hour),
-        }
+    /// What stands for the key in the layout: the column that is finest, or the pattern.
+    pub(crate) fn label(&self, names: impl Fn(usize) -> String) -> (String, Grain) {
+        let label = match &self.form {
+            Form::One(column) | Form::DateAndHour { date: column, .. } => names(*column),
+            Form::Parts(columns) => columns.last().map(|column| names(*column)).unwrap_or_default(),
+            Form::Path(pattern) => pattern.text.clone(),
+        };
+        (label, self.grain)
     }
 
-    /// The interval of a file's partition values; `None` when one of them is NULL.
-    pub(crate) fn interval(&self, values: &[Option<String>]) -> Result<Option<Interval>, String> {
+    /// The interval of a file's partition values, or of its path below the location; `None` when one of them is NULL.
+    pub(crate) fn interval(&self, values: &[Option<String>], path: &str) -> Result<Option<Interval>, String> {
         let value = |column: usize| values.get(column).and_then(|v| v.as_deref());
-        let number = |column: usize| match value(column) {
-            None => Ok(None),
-            Some(text) => text.trim().parse::<u32>().map(Some).map_err(|_| format!("`{text}` is not a number")),
-        };
-        let at_hour = |date: NaiveDate, hour: u32| {
-            let time =
-                NaiveTime::from_hms_opt(hour, 0, 0).ok_or_else(|| format!("`{hour}` is not an hour of a day"))?;
-            Ok::<_, String>(date.and_time(time))
-        };
-        let (start, grain) = match *self {
-            TimeKey::One { column, grain } => {
-                let Some(text) = value(column) else { return Ok(None) };
-                let start = parse(text).ok_or_else(|| format!("`{text}` is not a day or an hour"))?.0;
-                (start, grain)
-            }
-            TimeKey::DateAndHour { date, hour } => {
-                let (Some(text), Some(hour)) = (value(date), number(hour)?) else { return Ok(None) };
-                let day = parse(text).ok_or_else(|| format!("`{text}` is not a day"))?.0;
-                (at_hour(day.date(), hour)?, Grain::Hour)
-            }
-            TimeKey::Parts { year, month, day, hour } => {
-                let (Some(y), Some(m), Some(d)) = (number(year)?, number(month)?, number(day)?) else {
-                    return Ok(None);
-                };
-                let date = i32::try_from(y).ok().and_then(|y| NaiveDate::from_ymd_opt(y, m, d));
-                let date = date.ok_or_else(|| format!("{y}-{m}-{d} is not a day"))?;
-                match hour.map(number).transpose()? {
-                    None => (at_hour(date, 0)?, Grain::Day),
-                    Some(None) => return Ok(None),
-                    Some(Some(hour)) => (at_hour(date, hour)?, Grain::Hour),
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| format!("`{text}` is not a number"));
+        let start = match &self.form {
+            Form::One(column) => {
+                let Some(text) = value(*column) else { return Ok(None) };
+                let value = parse(text).filter(|v| v.grain <= self.grain).ok_or_else(|| not_one(text, self.grain))?;
+                if value.instant {
+                    let local = self.zone.local(value.time);
+                    if self.grain == Grain::Hour && self.grain.partition(local).is_some() {
+                        // An instant says itself which of an hour that comes twice it is.
+                        let end = value.time + chrono::TimeDelta::hours(1);
+                        return Ok(Zone::UTC.interval(value.time, end));
+                    }
+                    local
+                } else {
+                    value.time
                 }
             }
+            Form::DateAndHour { date, hour } => {
+                let (Some(text), Some(hour)) = (value(*date), value(*hour)) else { return Ok(None) };
+                let day = parse(text).filter(|v| v.grain <= Grain::Day).ok_or_else(|| not_one(text, Grain::Day))?;
+                at_hour(day.time.date(), number(hour)?)?
+            }
+            Form::Parts(columns) => {
+                let mut parts = [1, 1, 1, 0];
+                for (part, column) in parts.iter_mut().zip(columns) {
+                    let Some(text) = value(*column) else { return Ok(None) };
+                    *part = number(text)?;
+                }
+                let [y, m, d, hour] = parts;
+                let date = i32::try_from(y).ok().and_then(|y| NaiveDate::from_ymd_opt(y, m, d));
+                let written: Vec<String> = parts[..columns.len().min(3)].iter().map(u32::to_string).collect();
+                let grain = self.grain.max(Grain::Day);
+                at_hour(date.ok_or_else(|| format!("{} is not a {grain}", written.join("-")))?, hour)?
+            }
+            Form::Path(pattern) => match pattern.time(path) {
+                Some(found) => found?,
+                None if path.contains(super::HIVE_NULL) => return Ok(None),
+                None => return Err(format!("its path does not match time_partition = '{}'", pattern.text)),
+            },
         };
-        let start = EventTime(start.and_utc().timestamp_micros());
-        if start.0.rem_euclid(grain.span().0) != 0 {
-            return Err(format!(
-                "{start} is not the start of a{}",
-                if grain == Grain::Day { " day" } else { "n hour" }
-            ));
+        let (start, end) = self.grain.partition(start).ok_or_else(|| {
+            format!("{} is not the start of {}", start.format("%Y-%m-%dT%H:%M:%S%.f"), article(self.grain))
+        })?;
+        match self.zone.interval(start, end) {
+            Some(interval) => Ok(Some(interval)),
+            None => Err(format!(
+                "the {} {} never was in {}: clocks were put forward over it; is time_zone right?",
+                self.grain,
+                start.format("%Y-%m-%dT%H:%M"),
+                self.zone
+            )),
         }
-        Ok(Some(Interval { start, end: start.plus(grain.span()) }))
     }
 }
 
+fn at_hour(date: NaiveDate, hour: u32) -> Result<NaiveDateTime, String> {
+    let time = NaiveTime::from_hms_opt(hour, 0, 0).ok_or_else(|| format!("`{hour}` is not an hour of a day"))?;
+    Ok(date.and_time(time))
+}
+
+fn not_one(text: &str, grain: Grain) -> String {
+    let example = match grain {
+        Grain::Hour => "2026-01-31-05",
+        Grain::Day => "2026-01-31",
+        Grain::Month => "2026-01",
+        Grain::Year => "2026",
+    };
+    format!("`{text}` is not {}, such as `{example}`", article(grain))
+}
+
+fn article(grain: Grain) -> String {
+    format!("{} {grain}", if grain == Grain::Hour { "an" } else { "a" })
+}
+
 /// Finds the time key of a table; `None` when no partition column carries time.
-pub(crate) fn detect(
-    location: &str,
-    columns: &[Column],
-    time_column: Option<&str>,
-    hint: Option<&str>,
-) -> Result<Option<TimeKey>> {
+pub(crate) fn detect(location: &str, columns: &[Column], declared: Declared<'_>) -> Result<Option<TimeKey>> {
+    let zone = declared.zone.unwrap_or(Zone::UTC);
+    let key = |form: Form, grain: Grain| Ok(Some(TimeKey { form, grain, zone }));
     let named = |name: &str| columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
-    let (grain, column) = match hint {
+    let (grain, column) = match declared.time_partition.map(|text| hint(location, columns, text)).transpose()? {
         None => (None, None),
-        Some(text) => match (columns.iter().position(|c| c.name == text), text.to_ascii_lowercase().as_str()) {
-            (Some(column), _) => (None, Some(column)),
-            (None, "day") => (Some(Grain::Day), None),
-            (None, "hour") => (Some(Grain::Hour), None),
-            (None, _) => {
-                return Err(Error::input(format!(
-                    "time_partition = '{text}': {location} has no such partition column; it is partitioned by {}. \
-                     Give one of them, or 'day' or 'hour'",
-                    names(columns, 0..columns.len())
-                )));
-            }
-        },
+        Some(Hint::Nothing) => return Ok(None),
+        Some(Hint::Grain(grain)) => (Some(grain), None),
+        Some(Hint::Column(column, grain)) => (grain, Some(column)),
+        Some(Hint::Columns(several)) => return key_of(location, columns, several, zone).map(Some),
+        Some(Hint::Pattern(pattern)) => return key(Form::Path(pattern.clone()), pattern.grain),
+    };
+    let parts = |all: bool| -> Option<(Vec<usize>, Grain)> {
+        let found = [("year", Grain::Year), ("month", Grain::Month), ("day", Grain::Day), ("hour", Grain::Hour)];
+        let found: Vec<_> = found.into_iter().map_while(|(name, g)| Some((named(name)?, g))).collect();
+        let numbers = |i: usize| columns[i].samples.iter().all(|v| v.trim().parse::<u32>().is_ok());
+        let found: Vec<_> =
+            found.into_iter().take_while(|(i, g)| numbers(*i) && grain.is_none_or(|w| *g >= w)).collect();
+        let last = found.last()?.1;
+        let wanted = grain.is_none_or(|wanted| wanted == last) && (!all || last <= Grain::Day);
+        wanted.then(|| (found.into_iter().map(|(i, _)| i).collect(), last))
     };
     if column.is_none()
-        && let (Some(year), Some(month), Some(day)) = (named("year"), named("month"), named("day"))
+        && let Some((columns, grain)) = parts(true)
     {
-        let hour = named("hour").filter(|_| grain != Some(Grain::Day));
-        return Ok(Some(TimeKey::Parts { year, month, day, hour }));
+        return key(Form::Parts(columns), grain);
     }
     let typed = |c: &Column| matches!(c.data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
     let mut candidates: Vec<usize> = match column {
@@ -128,14 +184,20 @@ pub(crate) fn detect(
     if candidates.is_empty() {
         candidates = (0..columns.len()).filter(|i| looks_like_time(&columns[*i])).collect();
     }
+    if candidates.is_empty()
+        && let Some((columns, grain)) = parts(false)
+    {
+        return key(Form::Parts(columns), grain);
+    }
     if candidates.len() > 1
-        && let Some(time) = time_column
+        && let Some(time) = declared.time_column
     {
         // `ts_day` beside `ts`, as PARTITION BY day(ts) names it.
+        let suffixes = ["day", "date", "hour", "month", "year"];
         let derived: Vec<usize> = candidates
             .iter()
             .copied()
-            .filter(|i| ["day", "date", "hour"].iter().any(|s| columns[*i].name == format!("{time}_{s}")))
+            .filter(|i| suffixes.iter().any(|s| columns[*i].name == format!("{time}_{s}")))
             .collect();
         if derived.len() == 1 {
             candidates = derived;
@@ -158,8 +220,73 @@ pub(crate) fn detect(
             && !typed(c)
     });
     match (found, hour) {
-        (Grain::Day, Some(hour)) if grain != Some(Grain::Day) => Ok(Some(TimeKey::DateAndHour { date: column, hour })),
-        _ => Ok(Some(TimeKey::One { column, grain: found })),
+        (Grain::Day, Some(hour)) if grain.is_none_or(|g| g == Grain::Hour) => {
+            key(Form::DateAndHour { date: column, hour }, Grain::Hour)
+        }
+        _ => key(Form::One(column), found),
+    }
+}
+
+/// What `time_partition` says.
+enum Hint {
+    Nothing,
+    Grain(Grain),
+    Column(usize, Option<Grain>),
+    Columns(Vec<usize>),
+    Pattern(Pattern),
+}
+
+fn hint(location: &str, columns: &[Column], text: &str) -> Result<Hint> {
+    let find = |name: &str| columns.iter().position(|c| c.name == name.trim());
+    if Pattern::is_one(text) {
+        let pattern = Pattern::parse(text);
+        return Ok(Hint::Pattern(pattern.map_err(|e| Error::input(format!("time_partition = '{text}': {e}")))?));
+    }
+    if let Some(column) = find(text) {
+        // Of `year`, `month` and `day` as numbers, a single one says how wide partitions are.
+        let number = columns[column].samples.iter().any(|text| parse(text).is_none());
+        let grain = Grain::named(text).filter(|_| number);
+        return Ok(grain.map_or(Hint::Column(column, None), Hint::Grain));
+    }
+    if let Some(grain) = Grain::named(text) {
+        return Ok(Hint::Grain(grain));
+    }
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Hint::Nothing);
+    }
+    if let Some((name, grain)) = text.rsplit_once(':')
+        && let (Some(column), Some(grain)) = (find(name), Grain::named(grain.trim()))
+    {
+        return Ok(Hint::Column(column, Some(grain)));
+    }
+    let several: Vec<Option<usize>> = text.split('/').map(find).collect();
+    match several.iter().copied().collect::<Option<Vec<usize>>>() {
+        Some(several) if several.len() > 1 => Ok(Hint::Columns(several)),
+        _ => Err(Error::input(format!(
+            "time_partition = '{text}': {location} has no such partition column; it is partitioned by {}. Give one of \
+             them, several as in 'year/month/day', one with its width as in 'column:month', 'hour', 'day', 'month' or \
+             'year', a pattern of paths such as '{{%Y/%m/%d}}', or 'none'",
+            names(columns, 0..columns.len())
+        ))),
+    }
+}
+
+/// The key of several columns that the user named in order.
+fn key_of(location: &str, columns: &[Column], several: Vec<usize>, zone: Zone) -> Result<TimeKey> {
+    let first = &columns[several[0]];
+    let date = matches!(first.data_type, DataType::Date32 | DataType::Date64)
+        || first.samples.iter().any(|text| parse(text).is_some_and(|v| v.grain == Grain::Day));
+    match (date, several.as_slice()) {
+        (true, &[date, hour]) => Ok(TimeKey { form: Form::DateAndHour { date, hour }, grain: Grain::Hour, zone }),
+        (false, parts) if parts.len() <= 4 => {
+            let grain = [Grain::Year, Grain::Month, Grain::Day, Grain::Hour][parts.len() - 1];
+            Ok(TimeKey { form: Form::Parts(several), grain, zone })
+        }
+        _ => Err(Error::input(format!(
+            "{location}: time_partition names {}; several columns are a year, then perhaps month, day and hour, or a day \
+             and an hour",
+            names(columns, several)
+        ))),
     }
 }
 
@@ -167,25 +294,26 @@ pub(crate) fn detect(
 fn grain_of(location: &str, column: &Column, hint: Option<Grain>) -> Result<Grain> {
     let fail = |what: String| Err(Error::input(format!("{location}: partition column `{}` {what}", column.name)));
     if matches!(column.data_type, DataType::Date32 | DataType::Date64) {
-        return Ok(Grain::Day);
+        return Ok(hint.map_or(Grain::Day, |grain| grain.max(Grain::Day)));
     }
     let mut parsed = vec![];
     for text in &column.samples {
         match parse(text) {
             Some(found) => parsed.push(found),
-            None => return fail(format!("has the value `{text}`, which is not a day or an hour")),
+            None => return fail(format!("has the value `{text}`, which is not an hour, a day, a month or a year")),
         }
     }
     if let Some(grain) = hint {
         return Ok(grain);
     }
     if !matches!(column.data_type, DataType::Timestamp(..)) {
-        return Ok(parsed.first().map_or(Grain::Day, |found| found.1));
+        return Ok(parsed.first().map_or(Grain::Day, |found| found.grain));
     }
     // A day's partitions written as timestamps look like the first hours of days.
-    if parsed.len() > 1 && parsed.iter().all(|(time, _)| time.time() == NaiveTime::MIN) {
+    if parsed.len() > 1 && parsed.iter().all(|found| found.time.time() == NaiveTime::MIN) {
         return fail(
-            "holds midnights only, so its grain cannot be told: say time_partition = 'day' or 'hour'".to_string(),
+            "holds midnights only, so its grain cannot be told: say time_partition = 'hour', 'day', 'month' or 'year'"
+                .to_string(),
         );
     }
     Ok(Grain::Hour)
@@ -193,30 +321,7 @@ fn grain_of(location: &str, column: &Column, hint: Option<Grain>) -> Result<Grai
 
 fn looks_like_time(column: &Column) -> bool {
     let plain = column.data_type.is_integer() || matches!(column.data_type, DataType::Utf8 | DataType::Utf8View);
-    plain && !column.samples.is_empty() && column.samples.iter().all(|text| parse(text).is_some())
-}
-
-/// A value's start and the grain its form speaks of.
-fn parse(text: &str) -> Option<(NaiveDateTime, Grain)> {
-    let midnight = |date: NaiveDate| (date.and_time(NaiveTime::MIN), Grain::Day);
-    let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    if digits == 8 && (text.len() == 8 || text.len() == 10) {
-        let format = if text.len() == 8 { "%Y%m%d" } else { "%Y-%m-%d" };
-        return NaiveDate::parse_from_str(text, format).ok().map(midnight);
-    }
-    if digits == 10 && text.len() == 13 && text.is_char_boundary(10) {
-        let (date, hour) = text.split_at(10);
-        let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
-        let hour = hour.strip_prefix(['-', 'T', ' '])?.parse().ok()?;
-        return Some((date.and_hms_opt(hour, 0, 0)?, Grain::Hour));
-    }
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some((time.naive_utc(), Grain::Hour));
-    }
-    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-        .map(|time| (time, Grain::Hour))
+    plain && !column.samples.is_empty() && column.samples.iter().all(|text| speaks_of_time(&column.name, text))
 }
 
 fn names(columns: &[Column], which: impl IntoIterator<Item = usize>) -> String {

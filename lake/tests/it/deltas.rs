@@ -63,7 +63,10 @@ async fn pins_versions_and_tells_changes() {
     };
     put_entry(&lake, "t", 3, &[remove(&first, false), with(&first, "compacted.parquet", false)]);
     let compacted = history.pin(None).await.unwrap();
-    assert_eq!(history.changes(&new, &compacted).await.unwrap(), Default::default());
+    let changes = history.changes(&new, &compacted).await.unwrap();
+    assert_eq!((changes.added.len(), changes.removed.len(), changes.rewritten.len()), (0, 0, 1));
+    assert!(files(&new).iter().any(|f| f.path == changes.rewritten[0].removed[0]));
+    assert!(changes.rewritten[0].added[0].1.path.ends_with("/compacted.parquet"));
     put_entry(&lake, "t", 4, &[with(&first, "brief.parquet", true)]);
     put_entry(
         &lake,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 use watershed_core::Error;
 use watershed_core::history::{History, Times};
 use watershed_core::time::{EventTime, Grain};
-use watershed_lake::open_history;
+use watershed_lake::{HistoryOptions, open_history};
 
 use crate::fixtures::*;
 
@@ -104,13 +105,134 @@ async fn hours_texts_and_nanoseconds() {
 }
 
 #[tokio::test]
-async fn a_flat_folder_is_one_partition() {
+async fn a_flat_folder_is_placed_by_statistics() {
     let lake = Lake::new();
-    write(&lake, "f/a.parquet", &rows(&[(9, 1)]));
-    write(&lake, "f/b.parquet", &rows(&[(4, 1)]));
+    write(&lake, "f/a.parquet", &rows(&[(9, 1), (20, 1)]));
+    write(&lake, "f/b.parquet", &rows(&[(4, 1), (9, 1)]));
+    write(&lake, "f/c.parquet", &rows(&[(30, 1), (50, 1)]));
+    write(&lake, "f/d.parquet", &rows(&[(40, 1)]));
     let snapshot = open(&lake, "f").await.pin(None).await.unwrap();
-    assert_eq!(snapshot.partitions.len(), 1);
-    assert_eq!((snapshot.partitions[0].interval.start.0, snapshot.partitions[0].interval.end.0), (4, 10));
+    assert!(snapshot.by_statistics);
+    let found: Vec<_> =
+        snapshot.partitions.iter().map(|p| (p.interval.start.0, p.interval.end.0, p.files.len())).collect();
+    assert_eq!(
+        found,
+        [(4, 9, 1), (9, 21, 1), (30, 51, 2)],
+        "files that touch are apart, and those that overlap together"
+    );
+}
+
+/// Row groups of a long file are its pieces, none of them small; a short file is one.
+#[tokio::test]
+async fn long_files_come_in_pieces() {
+    let lake = Lake::new();
+    let facts: Vec<(i64, i64)> =
+        (0..600_000).map(|i: i64| (i, i.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 8)).collect();
+    let path = lake.folder.path().join("f/long.parquet");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(20_000)).build();
+    let batch = rows(&facts);
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    write(&lake, "f/short.parquet", &rows(&[(9_000_000, 1)]));
+    let history = open(&lake, "f").await;
+    let snapshot = history.pin(None).await.unwrap();
+    let pieces = history.pieces(files(&snapshot)).await.unwrap();
+    let (long, short): (Vec<_>, Vec<_>) = pieces.iter().partition(|f| f.path.ends_with("long.parquet"));
+    assert_eq!((short.len(), short[0].range), (1, None));
+    assert!(long.len() > 2, "{long:?}");
+    assert_eq!(long.iter().map(|f| f.rows.unwrap()).sum::<u64>(), 600_000);
+    let mut end = 0;
+    for (i, piece) in long.iter().enumerate() {
+        let (from, to) = piece.range.unwrap();
+        assert!(i == 0 || from == end, "{long:?}");
+        assert!(to - from >= 2 << 20 || i + 1 == long.len(), "{piece:?}");
+        let Times::Known { min, max, nulls: 0 } = piece.times else { panic!("{piece:?}") };
+        assert_eq!((max.0 - min.0 + 1) as u64, piece.rows.unwrap());
+        end = to;
+    }
+    assert_eq!(history.pieces(pieces.clone()).await.unwrap(), pieces, "pieces are not cut again");
+}
+
+async fn placed(lake: &Lake, name: &str, hint: Option<&str>, zone: Option<&str>) -> Result<Vec<String>, String> {
+    let options = HistoryOptions {
+        time_partition: hint.map(str::to_string),
+        time_zone: zone.map(|z| z.parse().unwrap()),
+        ..by_time()
+    };
+    let history = open_history(&lake.stores, &lake.at(name), &options).await.map_err(|e| e.to_string())?;
+    let snapshot = history.pin(None).await.map_err(|e| e.to_string())?;
+    Ok(snapshot.partitions.iter().map(|p| format!("{} x{}", p.interval, p.files.len())).collect())
+}
+
+#[tokio::test]
+async fn paths_tell_time_by_a_pattern() {
+    let lake = Lake::new();
+    for path in ["p/1970/01/01/a.parquet", "p/1970/01/01/b.parquet", "p/1970/01/03/a.parquet"] {
+        write(&lake, path, &rows(&[(1, 1)]));
+    }
+    let days = placed(&lake, "p", Some("{%Y/%m/%d}"), None).await.unwrap();
+    let expected =
+        ["[1970-01-01T00:00:00Z, 1970-01-02T00:00:00Z) x2", "[1970-01-03T00:00:00Z, 1970-01-04T00:00:00Z) x1"];
+    assert_eq!(days, expected);
+    assert_eq!(
+        placed(&lake, "p", Some("{%Y/%m}/*"), None).await.unwrap(),
+        ["[1970-01-01T00:00:00Z, 1970-02-01T00:00:00Z) x3"]
+    );
+    write(&lake, "p/1970/x.parquet", &rows(&[(1, 1)]));
+    let error = placed(&lake, "p", Some("{%Y/%m/%d}"), None).await.unwrap_err();
+    assert!(
+        error.contains("p/1970/x.parquet is unclear: its path does not match time_partition = '{%Y/%m/%d}'"),
+        "{error}"
+    );
+
+    // With hive's names beside it, which stay columns; NULL of hive is no time.
+    for path in ["h/logs/1970-01-01/region=eu/a.parquet", "h/logs/1970-01-02/region=us/a.parquet"] {
+        write(&lake, path, &rows(&[(1, 1)]));
+    }
+    assert_eq!(placed(&lake, "h", Some("logs/{%F}/region=*"), None).await.unwrap().len(), 2);
+    write(&lake, "n/dt=19700101/hour=03/a.parquet", &rows(&[(1, 1)]));
+    write(&lake, "n/dt=19700101/hour=__HIVE_DEFAULT_PARTITION__/a.parquet", &rows(&[(1, 1)]));
+    let hour = ["[1970-01-01T03:00:00Z, 1970-01-01T04:00:00Z) x1"];
+    assert_eq!(placed(&lake, "n", Some("dt={%Y%m%d}/hour={%H}"), None).await.unwrap(), hour);
+    assert_eq!(placed(&lake, "n", None, None).await.unwrap(), hour);
+}
+
+#[tokio::test]
+async fn several_levels_of_several_types() {
+    let lake = Lake::new();
+    for path in ["r/region=eu/dt=1970-01-01/v=1/a.parquet", "r/region=us/dt=1970-01-01/v=2/a.parquet"] {
+        write(&lake, path, &rows(&[(1, 1)]));
+    }
+    assert_eq!(placed(&lake, "r", None, None).await.unwrap(), ["[1970-01-01T00:00:00Z, 1970-01-02T00:00:00Z) x2"]);
+    write(&lake, "m/year=1970/month=01/a.parquet", &rows(&[(1, 1)]));
+    write(&lake, "m/year=1970/month=02/a.parquet", &rows(&[(1, 1)]));
+    let february = "[1970-02-01T00:00:00Z, 1970-03-01T00:00:00Z) x1";
+    assert_eq!(placed(&lake, "m", None, None).await.unwrap()[1], february);
+    assert_eq!(placed(&lake, "m", Some("year/month"), None).await.unwrap()[1], february);
+    assert_eq!(
+        placed(&lake, "m", Some("year"), None).await.unwrap(),
+        ["[1970-01-01T00:00:00Z, 1971-01-01T00:00:00Z) x2"]
+    );
+}
+
+#[tokio::test]
+async fn partitions_of_a_zone() {
+    let lake = Lake::new();
+    for path in ["z/dt=2026-03-07/a.parquet", "z/dt=2026-03-08/a.parquet", "z/dt=2026-03-09/a.parquet"] {
+        write(&lake, path, &rows(&[(1, 1)]));
+    }
+    let days = placed(&lake, "z", None, Some("America/New_York")).await.unwrap();
+    assert_eq!(days[1], "[2026-03-08T05:00:00Z, 2026-03-09T04:00:00Z) x1", "23 hours");
+    write(&lake, "g/dt=20260308/hour=02/a.parquet", &rows(&[(1, 1)]));
+    let error = placed(&lake, "g", None, Some("America/New_York")).await.unwrap_err();
+    assert!(
+        error.contains("hour=02/a.parquet is unclear: the hour 2026-03-08T02:00 never was in America/New_York"),
+        "{error}"
+    );
+    assert_eq!(placed(&lake, "g", None, None).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -128,7 +250,7 @@ async fn says_what_is_wrong() {
     let history = open(&lake, "odd").await;
     write(&lake, "odd/dt=soon/a.parquet", &rows(&[(1, 1)]));
     let late = history.pin(None).await.unwrap_err().to_string();
-    assert!(late.contains("dt=soon/a.parquet is unclear: `soon` is not a day or an hour"), "{late}");
+    assert!(late.contains("dt=soon/a.parquet is unclear: `soon` is not a day, such as `2026-01-31`"), "{late}");
     std::fs::create_dir_all(lake.folder.path().join("bad")).unwrap();
     std::fs::write(lake.folder.path().join("bad/a.parquet"), "no parquet").unwrap();
     assert!(error("bad").await.contains("cannot read the Parquet footer of"));

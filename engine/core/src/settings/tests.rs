@@ -15,6 +15,7 @@ fn every_name_sets_something() {
             "parallelism" | "throttle_rows" => "3",
             "bounded" => "true",
             "time_partition" => "day",
+            "time_zone" => "Asia/Tokyo",
             "late" => continue, // There is one value only.
             "on_change" => "ignore",
             _ => "5 MB",
@@ -53,6 +54,7 @@ fn wrong_values_say_what_is_expected() {
     assert!(message("from", "yesterday").contains("expected a time"));
     assert!(message("target_file_size", "0").contains("expected a size"));
     assert!(message("bounded", "maybe").contains("true or false"));
+    assert!(message("time_zone", "Asia/Tokio").contains("did you mean 'Asia/Tokyo'?"));
     assert!(message("late", "repair").contains("not supported yet"));
 }
 

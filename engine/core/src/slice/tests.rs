@@ -29,6 +29,7 @@ fn snapshot(partitions: &[(i64, i64, &[i64])]) -> Snapshot {
         version: Version::Listing { digest: "x".into() },
         partitions: partitions.collect(),
         timeless: vec![],
+        by_statistics: false,
         keepsake: None,
     }
 }
@@ -158,6 +159,51 @@ fn slices_join_small_partitions() {
 }
 
 #[test]
+fn small_partitions_are_joined_by_bytes() {
+    let hours: Vec<(i64, i64, &[i64])> = (0..10).map(|h| (h, h + 1, &[0i64, 0] as &[i64])).collect();
+    let ends =
+        |rules: Rules, sources: &[Snapshot]| run(sources, &rules, |_, _| {}).iter().map(|s| s.0).collect::<Vec<_>>();
+    let by = |join: u64| Rules { join, ..Rules::default() };
+    let one = [snapshot(&hours)];
+    assert_eq!(ends(by(6), &one), [3, 6, 9, 10]);
+    assert_eq!(ends(by(7), &one), [3, 6, 9, 10], "never more than it may be");
+    assert_eq!(ends(by(1), &one).len(), 10, "a partition is read whole, however long");
+    assert_eq!(ends(by(100), &one), [10]);
+    let wished = Rules { slice: Some(Span(0)), join: 100, ..Rules::default() };
+    assert_eq!(ends(wished, &one).len(), 10, "a wished width counts, and zero is one partition");
+    assert_eq!(ends(Rules { to: Some(EventTime(5 * H)), ..by(100) }, &one)[0], 5, "not further than the run goes");
+    // All sources count, and no partition twice.
+    let two = [snapshot(&hours), snapshot(&[(0, 5, &[0, 0]), (5, 10, &[5])])];
+    assert_eq!(
+        run(&two, &by(8), |_, _| {}).iter().map(|s| (s.0, s.1.clone())).collect::<Vec<_>>(),
+        [(3, vec![6, 2]), (6, vec![6, 1]), (10, vec![8, 0])]
+    );
+}
+
+/// Nobody promised that a cluster is complete because a later one is there.
+#[test]
+fn clusters_are_closed_by_the_grace_alone() {
+    let mut loose = snapshot(&[(0, 10, &[0]), (20, 30, &[20]), (40, 50, &[40])]);
+    loose.by_statistics = true;
+    let count =
+        |now: i64, boundary: i64| closed(&loose, EventTime(boundary * H), EventTime(now * H), Span(H), Span(24 * H));
+    assert_eq!([count(30, -1), count(31, -1), count(51, -1), count(0, 11)], [1, 2, 3, 1]);
+    let steps = run(&[loose], &Rules::default(), |_, s| s.closed = 2);
+    assert_eq!(steps, [(10, vec![1], 20), (30, vec![1], 30)], "the watermark does not reach for the open one");
+}
+
+#[test]
+fn null_times_promise_nothing_and_hold_nothing() {
+    let mut days = snapshot(&[(0, 24, &[0]), (24, 48, &[30]), (48, 72, &[48])]);
+    days.partitions[1].files.push(file("nulls", Times::Known { min: EventTime::MAX, max: EventTime::MIN, nulls: 1 }));
+    days.partitions[2]
+        .files
+        .push(file("some", Times::Known { min: EventTime(47 * H), max: EventTime(50 * H), nulls: 3 }));
+    let steps = run(&[days], &Rules::default(), |_, _| {});
+    assert_eq!(steps, [(24, vec![1], 24), (48, vec![2], 47), (72, vec![2], 72)]);
+}
+
+#[test]
 fn pending_and_timeless_files_are_read_once() {
     let mut days = snapshot(&[(0, 24, &[0]), (24, 48, &[24])]);
     days.timeless.push(file("null", Times::Unknown));
@@ -191,9 +237,12 @@ proptest! {
         shapes in prop::collection::vec(
             (1..=6i64, prop::collection::vec((0..3i64, prop::collection::vec(-5..5i64, 0..3)), 1..8)), 1..4),
         leak in 0..8i64,
-        width in prop::option::of(1..20i64),
+        width in prop::option::of(0..20i64),
+        join in 0..6u64,
+        blind in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        delay in 0..3i64,
     ) {
-        let snapshots: Vec<Snapshot> = shapes.iter().map(|(grain, parts)| {
+        let mut snapshots: Vec<Snapshot> = shapes.iter().map(|(grain, parts)| {
             let mut start = 0;
             let parts: Vec<(i64, i64, Vec<i64>)> = parts.iter().map(|(gap, mins)| {
                 start += gap * grain;
@@ -203,28 +252,38 @@ proptest! {
             }).collect();
             snapshot(&parts.iter().map(|(a, b, m)| (*a, *b, m.as_slice())).collect::<Vec<_>>())
         }).collect();
-        let rules = Rules { slice: width.map(|w| Span(w * H)), to_the_end: true, ..Rules::default() };
+        let files = |snapshots: &[Snapshot]| snapshots.iter().flat_map(|s| &s.partitions).map(|p| p.files.len()).sum::<usize>();
+        let all = files(&snapshots);
+        for index in blind.into_iter().filter(|_| all > 0) {
+            let partitions = snapshots.iter_mut().flat_map(|s| &mut s.partitions);
+            partitions.flat_map(|p| &mut p.files).nth(index.index(all)).unwrap().times = Times::Unknown;
+        }
+        let rules = Rules { slice: width.map(|w| Span(w * H)), join, to_the_end: true, ..Rules::default() };
         let max_leak = Span(leak * H);
         let mut positions = vec![Position::default(); snapshots.len()];
         let (mut watermark, mut seen) = (EventTime::MIN, std::collections::BTreeSet::new());
         loop {
             let standings: Vec<_> = snapshots.iter().zip(&positions)
-                .map(|(s, p)| Standing { max_leak, ..standing(s, p) }).collect();
+                .map(|(s, p)| Standing { max_leak, delay: Span(delay), ..standing(s, p) }).collect();
             let Some(slice) = next_slice(&standings, &rules) else { break };
             for (source, files) in slice.reads.iter().enumerate() {
                 for f in files {
                     prop_assert!(seen.insert((source, f.path.clone())), "{} twice", f.path);
-                    let Times::Known { min, .. } = f.times else { unreachable!() };
                     let start = EventTime(f.path.split('/').next().unwrap().parse::<i64>().unwrap() * H);
+                    // Without statistics rows are taken for where the partition starts.
+                    let min = if let Times::Known { min, .. } = f.times { min } else { start };
                     prop_assert!(min >= watermark || min < start.minus(max_leak), "{f:?} below {watermark}");
                 }
             }
             let next = watermark_after(&standings, &rules, slice.boundary, watermark);
             prop_assert!(next >= watermark);
+            let unread = snapshots.iter().flat_map(|s| &s.partitions).filter(|p| p.interval.start >= slice.boundary);
+            for p in unread.filter(|p| !p.files.is_empty()) {
+                prop_assert!(next <= p.interval.start.minus(Span(delay)), "{next} is beyond {}", p.interval);
+            }
             watermark = next;
             for p in &mut positions { p.boundary = slice.boundary.max(p.boundary); }
         }
-        let all: usize = snapshots.iter().flat_map(|s| &s.partitions).map(|p| p.files.len()).sum();
         prop_assert_eq!(seen.len(), all);
         prop_assert_eq!(watermark, EventTime::MAX);
     }

@@ -27,6 +27,7 @@ fn manifest(epoch: u64, attempt: u128) -> Manifest {
         state: vec![],
         sinks: BTreeMap::new(),
         counts: Counts::default(),
+        join: 0,
         ended: false,
     }
 }

@@ -22,7 +22,8 @@ fn faults_wanted() -> u64 {
 }
 
 fn variant() -> Variant {
-    Variant { name: "chaos", settings: vec![("commit_interval", "0 s")], restart: false, parallelism: &[2, 1, 3] }
+    let settings = vec![("commit_interval", "0 s"), ("slice", "0 s")];
+    Variant { name: "chaos", settings, restart: false, parallelism: &[2, 1, 3] }
 }
 
 fn drawn(seed: u64) -> (Case, World) {

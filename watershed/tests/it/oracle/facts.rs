@@ -38,10 +38,50 @@ pub(crate) struct FactFile {
     pub(crate) rows: Vec<Fact>,
 }
 
+/// How a source's files lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Layout {
+    /// `day=2026-01-01`, `hour=2026-01-01-00`.
+    Hive(Grain),
+    /// `year=2026/month=01`.
+    Months,
+    /// `dt=20260306`, by the clocks of New York: the third day has 23 hours.
+    NewYork,
+    /// `2026/01/01`.
+    Pattern,
+    /// One folder, whose files tell nothing.
+    Flat,
+}
+
+impl Layout {
+    /// When a partition begins.
+    pub(crate) fn start(self, partition: i64) -> i64 {
+        let day = Span::DAY.0;
+        match self {
+            Layout::Hive(grain) => EPOCH + partition * grain.span().0,
+            Layout::Months => {
+                let days = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+                EPOCH + days.iter().take(partition as usize).sum::<i64>() * day
+            }
+            Layout::NewYork => EPOCH + (64 + partition) * day + if partition < 3 { 5 } else { 4 } * Span::HOUR.0,
+            Layout::Pattern | Layout::Flat => EPOCH + partition * day,
+        }
+    }
+
+    /// What `CREATE SOURCE` has to say of it.
+    pub(crate) fn options(self) -> &'static str {
+        match self {
+            Layout::NewYork => ", time_zone = 'America/New_York'",
+            Layout::Pattern => ", time_partition = '{%Y/%m/%d}'",
+            Layout::Hive(_) | Layout::Months | Layout::Flat => "",
+        }
+    }
+}
+
 /// A source.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    pub(crate) grain: Grain,
+    pub(crate) layout: Layout,
     pub(crate) files: Vec<FactFile>,
     /// The type that the event time is written as.
     pub(crate) time: DataType,
@@ -93,19 +133,46 @@ impl Dice {
 impl Facts {
     /// Draws a source.
     pub(crate) fn draw(shape: Shape, seed: u64) -> Facts {
+        Facts::laid_out(Layout::Hive(shape.grain), shape, seed)
+    }
+
+    /// The same in another layout; the shape's grain is not heeded.
+    pub(crate) fn laid_out(layout: Layout, shape: Shape, seed: u64) -> Facts {
         let mut dice = Dice::new(seed);
-        let width = shape.grain.span().0;
         let mut files = vec![];
         for partition in 0..shape.partitions {
             if partition > 0 && partition + 1 < shape.partitions && dice.chance(shape.holes * 100) {
                 continue;
             }
             for _ in 0..=dice.below(shape.files) {
-                let rows = (0..dice.below(shape.rows)).map(|_| fact(&mut dice, shape, partition, width)).collect();
+                let rows = (0..dice.below(shape.rows)).map(|_| fact(&mut dice, shape, partition, layout)).collect();
                 files.push(FactFile { partition, rows });
             }
         }
-        Facts { grain: shape.grain, files, time: DataType::Timestamp(TimeUnit::Microsecond, None), wide: false }
+        Facts { layout, files, time: DataType::Timestamp(TimeUnit::Microsecond, None), wide: false }
+    }
+
+    /// The same rows, but so that the files of a partition follow each other in time, as do the row groups of each.
+    pub(crate) fn in_order(mut self) -> Facts {
+        for files in self.files.chunk_by_mut(|a, b| a.partition == b.partition) {
+            let mut rows: Vec<Fact> = files.iter_mut().flat_map(|f| std::mem::take(&mut f.rows)).collect();
+            rows.sort_by_key(|r| r.ts);
+            let width = rows.len().div_ceil(files.len()).max(1);
+            for (file, rows) in files.iter_mut().zip(rows.chunks(width)) {
+                file.rows = rows.to_vec();
+            }
+        }
+        self
+    }
+
+    /// Whether a file has been read when the source stands at a boundary.
+    pub(crate) fn read(&self, index: usize, boundary: i64) -> bool {
+        let file = &self.files[index];
+        let start = match self.layout {
+            Layout::Flat => file.rows.iter().filter_map(|r| r.ts).min().unwrap_or(i64::MIN + 1),
+            layout => layout.start(file.partition),
+        };
+        start < boundary
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -120,11 +187,24 @@ impl Facts {
     /// Name of a file within its folder.
     pub(crate) fn path(&self, index: usize) -> String {
         let file = &self.files[index];
-        let start = EventTime(EPOCH + file.partition * self.grain.span().0).to_string();
-        match self.grain {
-            Grain::Day => format!("day={}/part-{index}.parquet", &start[..10]),
-            Grain::Hour => format!("hour={}-{}/part-{index}.parquet", &start[..10], &start[11..13]),
-        }
+        let start = EventTime(self.layout.start(file.partition)).to_string();
+        let folder = match self.layout {
+            Layout::Hive(Grain::Hour) => format!("hour={}-{}", &start[..10], &start[11..13]),
+            Layout::Hive(_) => format!("day={}", &start[..10]),
+            Layout::Months => format!("year={}/month={}", &start[..4], &start[5..7]),
+            Layout::NewYork => format!("dt={}", start[..10].replace('-', "")),
+            Layout::Pattern => start[..10].replace('-', "/"),
+            Layout::Flat => "all".to_string(),
+        };
+        format!("{folder}/part-{index}.parquet")
+    }
+
+    /// The end of that name, as it is found in the table of rejected rows.
+    pub(crate) fn short_path(&self, index: usize) -> String {
+        let path = self.path(index);
+        let mut parts: Vec<&str> = path.rsplit('/').take(2).collect();
+        parts.reverse();
+        parts.join("/")
     }
 
     /// Writes the files, with small row groups, so that slices have several pieces.
@@ -150,9 +230,10 @@ impl Facts {
     }
 }
 
-fn fact(dice: &mut Dice, shape: Shape, partition: i64, width: i64) -> Fact {
+fn fact(dice: &mut Dice, shape: Shape, partition: i64, layout: Layout) -> Fact {
     let leak = if dice.chance(shape.leaks) { 1 + dice.below(3) as i64 } else { 0 };
     let own = partition - leak.min(partition);
+    let width = layout.start(own + 1) - layout.start(own);
     // Coarse times make ties and rows on the very edges of windows.
     let within = match dice.below(8) {
         0 => 0,
@@ -163,7 +244,7 @@ fn fact(dice: &mut Dice, shape: Shape, partition: i64, width: i64) -> Fact {
     let key = dice.below(shape.keys).min(dice.below(shape.keys));
     let texts = ["", "a", "b", "naïve", "a much longer text than twelve"];
     Fact {
-        ts: (!dice.chance(shape.timeless)).then_some(EPOCH + own * width + within),
+        ts: (!dice.chance(shape.timeless)).then_some(layout.start(own) + within),
         k: (!dice.chance(30)).then_some(key as i64),
         s: (!dice.chance(50)).then(|| texts[dice.below(5) as usize].to_string()),
         v: (!dice.chance(80)).then(|| dice.below(2_000) as f64 / 8.0 - 100.0),

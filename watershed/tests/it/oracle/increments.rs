@@ -3,11 +3,12 @@
 use std::fs;
 
 use watershed::LoadRequest;
+use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
 use super::check::{Case, World, compare, once, table, variants};
 use super::compare::rows;
-use super::facts::{Dice, Facts, Shape};
+use super::facts::{Dice, Facts, Layout, Shape};
 
 const SQL: &str = "SELECT window_start, window_end, k, count(*) AS n, sum(v) AS total FROM TUMBLE(a, ts, INTERVAL '7 hours') \
                    GROUP BY window_start, window_end, k";
@@ -15,10 +16,12 @@ const SQL: &str = "SELECT window_start, window_end, k, count(*) AS n, sum(v) AS 
 /// Files come in a drawn order, a few before each run. What comes too late is listed; all else is in the result.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_come_later_are_used_or_listed() {
+    let layouts = [Layout::Hive(Grain::Day), Layout::Months, Layout::NewYork, Layout::Pattern, Layout::Flat];
     let mut listed = 0;
-    for seed in 300..308 {
+    for (seed, layout) in (300..310).zip(layouts.into_iter().cycle()) {
         let shape = Shape { partitions: 8, files: 3, leaks: 30, ..Shape::default() };
-        let case = Case::over([("a", Facts::draw(shape, seed))], SQL);
+        let mut case = Case::over([("a", Facts::laid_out(layout, shape, seed))], SQL);
+        case.options = layout.options().to_string();
         let world = World::new(&case);
         let lake = world.folder.path().join("a");
         fs::remove_dir_all(&lake).unwrap();
@@ -33,14 +36,16 @@ async fn files_that_come_later_are_used_or_listed() {
                 facts.write_file(&lake, left.remove(ahead));
             }
             let engine = world.engine(&variants()[3], run, Stores::default());
-            once(&engine, &world.text(&case), false, false).await.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            once(&engine, &world.text(&case), false, false)
+                .await
+                .unwrap_or_else(|e| panic!("{layout:?}, seed {seed}: {e}"));
             run += 1;
         }
         let engine = world.engine(&variants()[1], 0, Stores::default());
         let last = once(&engine, &world.text(&case), false, true).await.unwrap();
         listed += last.total.late;
         if let Err(e) = compare(&world, &case, &last, true).await {
-            panic!("seed {seed}: {e}");
+            panic!("{layout:?}, seed {seed}: {e}");
         }
     }
     assert!(listed > 0, "nothing ever came too late");

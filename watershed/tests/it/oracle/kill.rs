@@ -41,7 +41,7 @@ async fn one_backfill(seed: u64, most: u64) -> u64 {
     loop {
         let mut child = Command::new(env!("CARGO_BIN_EXE_watershed"))
             .args(["--home", &world.home().display().to_string(), "run", &file.display().to_string()])
-            .args(["--commit-interval", "0 s", "--throttle-rows", &throttle])
+            .args(["--commit-interval", "0 s", "--slice", "0 s", "--throttle-rows", &throttle])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -12,6 +12,7 @@
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`duckdb`]: the same answers from an engine that shares no code with ours.
 //! * [`planted`]: faults that must make `check` fail.
+//! * [`shapes`]: layouts of histories in time, joined and cut.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
 //! * [`kill`]: `kill -9` over the real binary.
 
@@ -25,9 +26,12 @@ pub(crate) mod check;
 
 mod cases;
 
+mod joins;
+
 mod ordered;
 
-mod joins;
+mod shapes;
+
 mod types;
 
 mod increments;
