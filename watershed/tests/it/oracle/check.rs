@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
 use watershed::{Engine, Outcome, RunOptions};
@@ -21,7 +22,8 @@ use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
-use super::facts::{EPOCH, Facts, batch, schema};
+use super::facts::{EPOCH, Facts};
+use super::plain::{MISSED, plain, windowed};
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Case {
     pub(crate) delay: String,
     /// `WITH` options of sources, after `lake`.
     pub(crate) options: String,
+    /// Statements that the view's query builds on, such as `CREATE VIEW`.
+    pub(crate) statements: Vec<String>,
     /// The view's query.
     pub(crate) sql: String,
     /// Over the view's columns, the end of a row's window; empty for stateless views.
@@ -44,6 +48,7 @@ impl Case {
             sources: sources.into_iter().map(|(n, f)| (n.to_string(), f)).collect(),
             delay: String::new(),
             options: String::new(),
+            statements: vec![],
             sql: sql.to_string(),
             end: if sql.contains("window_end") { "window_end" } else { "" }.to_string(),
         }
@@ -72,13 +77,15 @@ pub(crate) fn variants() -> [Variant; 4] {
     ]
 }
 
-/// Runs every variant; `Err` says which, when, and what differs.
-pub(crate) async fn check(case: &Case) -> Result<(), String> {
+/// Runs every variant; `Err` says which, when, and what differs. Returns the last one's folders.
+pub(crate) async fn check(case: &Case) -> Result<World, String> {
+    let mut last = None;
     for variant in variants() {
         let world = World::new(case);
         run(&world, case, &variant).await.map_err(|e| format!("{}: {e}\n{}", variant.name, case.sql))?;
+        last = Some(world);
     }
-    Ok(())
+    last.ok_or_else(|| "no variant".to_string())
 }
 
 /// Folders of a test: facts, a home, and the view's table.
@@ -105,13 +112,16 @@ impl World {
 
     /// The statements that make the sources and the view.
     pub(crate) fn text(&self, case: &Case) -> String {
-        let source = |name: &String| {
+        let source = |(name, facts): (&String, &Facts)| {
             let lake = self.folder.path().join(name);
-            let (delay, lake, options) = (&case.delay, lake.display(), &case.options);
-            format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH (lake = '{lake}'{options});\n")
+            let delay = format!("{}{}", case.delay, facts.delay);
+            let options = format!("lake = '{}'{}{}", lake.display(), case.options, facts.options);
+            format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH ({options});\n")
         };
-        let sources: String = case.sources.keys().map(source).collect();
-        sources + &format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql)
+        let sources: String = case.sources.iter().map(source).collect();
+        let statements: String = case.statements.iter().map(|s| format!("{s};\n")).collect();
+        let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql);
+        sources + &statements + &view
     }
 
     /// A fresh engine, for run number `run`.
@@ -179,32 +189,62 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
     }
-    let read = boundaries(world);
     let context = SessionContext::new();
-    for (name, facts) in &case.sources {
-        let mut kept = vec![];
-        for (index, file) in facts.files.iter().enumerate() {
-            if EPOCH + file.partition * facts.grain.span().0 >= read[name] {
-                continue;
-            }
-            let path = facts.path(index);
-            let used = |row: &usize| !late.contains(&(name.clone(), path.clone(), *row as i64));
-            kept.extend((0..file.rows.len()).filter(used).map(|row| &file.rows[row]));
+    for (name, (read, kept)) in used(world, case, &late) {
+        // What window forms read, and what everything else does.
+        for (name, rows) in [(windowed(&name), read), (name, kept)] {
+            let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
+            context.register_table(name.as_str(), Arc::new(table)).unwrap();
         }
-        let table = MemTable::try_new(schema(), vec![vec![batch(kept)]]).unwrap();
-        context.register_table(name.as_str(), Arc::new(table)).unwrap();
     }
-    let mut sql = plain(&case.sql);
+    let oracle = |e: DataFusionError| format!("the oracle: {e}");
+    let names: BTreeSet<&str> = case.sources.keys().map(String::as_str).collect();
+    for statement in &case.statements {
+        context.sql(&plain(statement, &names)).await.map_err(oracle)?;
+    }
+    let mut sql = plain(&case.sql, &names);
     if !case.end.is_empty() && !ended {
         let watermark = summary.watermark.map_or(i64::MIN, |w| w.0);
         let end = format!("arrow_cast(arrow_cast({}, 'Timestamp(Microsecond, None)'), 'Int64')", case.end);
         sql = format!("SELECT * FROM ({sql}) WHERE {end} <= {watermark}");
     }
-    let expected = context.sql(&sql).await.map_err(|e| format!("the oracle: {e}"))?;
+    let expected = context.sql(&sql).await.map_err(oracle)?;
     let columns: Vec<String> = expected.schema().fields().iter().map(|f| format!("\"{}\"", f.name())).collect();
-    let expected = rows(&expected.collect().await.map_err(|e| format!("the oracle: {e}"))?);
+    let expected = rows(&expected.collect().await.map_err(oracle)?);
     let found = table(&world.view(), &columns.join(", ")).await;
     same(expected, rows(&found)).map_err(|e| format!("at watermark {:?}: {e}", summary.watermark))
+}
+
+/// Of each source, the facts read so far: all of them with the windows they missed, and those that missed none.
+pub(crate) fn used(world: &World, case: &Case, late: &Late) -> BTreeMap<String, (RecordBatch, RecordBatch)> {
+    let boundaries = boundaries(world);
+    let mut used = BTreeMap::new();
+    for (name, facts) in &case.sources {
+        let (mut read, mut missed, mut kept) = (vec![], vec![], vec![]);
+        for (index, file) in facts.files.iter().enumerate() {
+            if EPOCH + file.partition * facts.grain.span().0 >= boundaries[name] {
+                continue;
+            }
+            let path = facts.path(index);
+            for (row, fact) in file.rows.iter().enumerate() {
+                let windows = late.get(&(name.clone(), path.clone(), row as i64));
+                read.push(fact);
+                missed.push(windows);
+                kept.extend(windows.is_none().then_some(fact));
+            }
+        }
+        let read = facts.batch(read);
+        let mut fields = read.schema().fields().to_vec();
+        let mut columns = read.columns().to_vec();
+        let ends: [fn(&Missed) -> i64; 2] = [|m| m.from, |m| m.until];
+        for (name, end) in MISSED.into_iter().zip(ends) {
+            fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
+            columns.push(Arc::new(Int64Array::from_iter(missed.iter().map(|m| m.map(end)))));
+        }
+        let read = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        used.insert(name.clone(), (read, facts.batch(kept)));
+    }
+    used
 }
 
 /// How far each source has been read, by the newest checkpoint: partitions that start before this.
@@ -225,10 +265,19 @@ pub(crate) fn manifests(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Rows that were listed as not used: source, file, row.
-pub(crate) async fn rejected(world: &World) -> BTreeSet<(String, String, i64)> {
+/// Rows that were listed as not used, or not in all of their windows: source, file, row.
+pub(crate) type Late = BTreeMap<(String, String, i64), Missed>;
+
+/// The windows that a late row missed: those that start at `from` or after, and end by `until`; in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missed {
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+}
+
+pub(crate) async fn rejected(world: &World) -> Late {
     let location = format!("{}_late", world.view());
-    let mut listed = BTreeSet::new();
+    let mut listed = Late::new();
     if !Path::new(&location).join("_delta_log").exists() {
         return listed;
     }
@@ -239,8 +288,9 @@ pub(crate) async fn rejected(world: &World) -> BTreeSet<(String, String, i64)> {
             let source = sources.as_string::<i32>().value(row).to_string();
             let path: Vec<&str> = files.as_string::<i32>().value(row).rsplit('/').take(2).collect();
             let number = batch.column(2).as_primitive::<Int64Type>().value(row);
-            let fresh = listed.insert((source, format!("{}/{}", path[1], path[0]), number));
-            assert!(fresh, "a row is listed twice: {path:?} {number}");
+            let missed = Missed { from: i64::MIN, until: i64::MAX };
+            let before = listed.insert((source, format!("{}/{}", path[1], path[0]), number), missed);
+            assert!(before.is_none(), "a row is listed twice: {path:?} {number}");
         }
     }
     listed
@@ -260,16 +310,4 @@ pub(crate) async fn table(location: &str, columns: &str) -> Vec<RecordBatch> {
     let frame = context.read_parquet(paths, Default::default()).await.unwrap();
     context.register_table("t", frame.into_view()).unwrap();
     context.sql(&format!("SELECT {columns} FROM t")).await.unwrap().collect().await.unwrap()
-}
-
-/// The same query without our window forms, rewritten by the test's own hand.
-fn plain(sql: &str) -> String {
-    let Some(at) = sql.find("TUMBLE(") else { return sql.to_string() };
-    let inner = &sql[at + "TUMBLE(".len()..];
-    let end = inner.find(')').expect("TUMBLE closes");
-    let arguments: Vec<&str> = inner[..end].splitn(3, ',').map(str::trim).collect();
-    let (table, time, size) = (arguments[0], arguments[1], arguments[2]);
-    let bin = format!("date_bin({size}, {time})");
-    let derived = format!("(SELECT *, {bin} AS window_start, {bin} + {size} AS window_end FROM {table}) AS {table}");
-    format!("{}{derived}{}", &sql[..at], plain(&inner[end + 1..]))
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use watershed_core::EventTime;
@@ -41,6 +43,12 @@ pub(crate) struct Facts {
     pub(crate) files: Vec<FactFile>,
     /// The type that the event time is written as.
     pub(crate) time: DataType,
+    /// Further columns, each a name and an expression over the other columns in DataFusion's SQL.
+    pub(crate) computed: Vec<(String, String)>,
+    /// What stands in this source's watermark after the column, besides the case's.
+    pub(crate) delay: String,
+    /// `WITH` options of this source, besides the case's.
+    pub(crate) options: String,
 }
 
 /// What a drawn source is like.
@@ -99,11 +107,31 @@ impl Facts {
                 files.push(FactFile { partition, rows });
             }
         }
-        Facts { grain: shape.grain, files, time: DataType::Timestamp(TimeUnit::Microsecond, None) }
+        let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+        Facts { grain: shape.grain, files, time, computed: vec![], delay: String::new(), options: String::new() }
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.files.iter().map(|f| f.rows.len()).sum()
+    }
+
+    /// Facts with their computed columns; the event time in microseconds without a zone.
+    pub(crate) fn batch<'a>(&self, rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
+        let plain = batch(rows);
+        if self.computed.is_empty() {
+            return plain;
+        }
+        let context = SessionContext::new();
+        let known = DFSchema::try_from(plain.schema()).unwrap();
+        let (mut fields, mut columns) = (plain.schema().fields().to_vec(), plain.columns().to_vec());
+        for (name, sql) in &self.computed {
+            let expression = context.parse_sql_expr(sql, &known).unwrap_or_else(|e| panic!("column {name}: {e}"));
+            let expression = context.create_physical_expr(expression, &known).unwrap();
+            let column = expression.evaluate(&plain).unwrap().into_array(plain.num_rows()).unwrap();
+            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+            columns.push(column);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
     }
 
     /// Name of a file within its folder.
@@ -127,8 +155,8 @@ impl Facts {
         let path = folder.join(self.path(index));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let properties = WriterProperties::builder().set_max_row_group_row_count(Some(40)).build();
-        let rows = batch(&self.files[index].rows);
-        let mut fields = schema().fields().to_vec();
+        let rows = self.batch(&self.files[index].rows);
+        let mut fields = rows.schema().fields().to_vec();
         fields[0] = Arc::new(Field::new("ts", self.time.clone(), true));
         let mut columns = rows.columns().to_vec();
         columns[0] = cast(&columns[0], &self.time).unwrap();

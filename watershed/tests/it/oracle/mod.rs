@@ -3,10 +3,11 @@
 //!
 //! * [`facts`]: drawn histories.
 //! * [`compare`]: answers as bags of rows.
+//! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
-//! * [`duckdb`]: the same answers from an engine that shares no code with ours.
+//! * [`slt`]: queries as data, in `watershed/tests/slt`; with the same answers from [`duckdb`], which shares no code with us.
 //! * [`planted`]: faults that must make `check` fail.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
 //! * [`kill`]: `kill -9` over the real binary.
@@ -15,9 +16,13 @@ pub(crate) mod facts;
 
 pub(crate) mod compare;
 
+mod plain;
+
 pub(crate) mod check;
 
 mod cases;
+
+mod slt;
 
 mod increments;
 

@@ -1,0 +1,267 @@
+//! Queries as data: every view of `watershed/tests/slt/*.slt` goes through the full check, and some are held against DuckDB.
+//!
+//! The files look like sqllogictest's: records are separated by blank lines, and `#` opens a comment.
+//!
+//! ```text
+//! facts a days=6 rows=60 seed=2 leaks=60 timeless=15 holes=3
+//! watermark - INTERVAL '1 hour'
+//! with max_leak = '1 day'
+//! column day = CAST(ts AS DATE)
+//!
+//! statement
+//! CREATE VIEW high AS SELECT * FROM a WHERE v > 0
+//!
+//! view end=day + INTERVAL '1 day'
+//! SELECT date_trunc('day', ts) AS day, count(*) AS n FROM high GROUP BY date_trunc('day', ts)
+//!
+//! duckdb
+//! SELECT date_trunc('day', ts)::TIMESTAMP, count(*) FROM a WHERE v > 0 GROUP BY ALL
+//!
+//! error not supported yet
+//! SELECT …
+//! ```
+//!
+//! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`. Facts and statements hold
+//!   for the records below; a view has those that it names.
+//! * `view` is a query that must pass [`check`]. `end=` is the end of a row's window over the view's columns: `window_end` where the
+//!   query names it, else the view is taken to be stateless. `late` before it wants facts that are late.
+//! * `duckdb` gives the view above, column by column, in SQL of DuckDB's.
+//! * `error` is a query that must be refused with a message that holds the text.
+//!
+//! `WATERSHED_SLT=windows.slt:12` runs that one record, `WATERSHED_SLT=windows.slt` one file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use tokio::runtime::Builder;
+use watershed_core::time::Grain;
+use watershed_lake::Stores;
+
+use super::check::{Case, World, check, once, rejected, variants};
+use super::duckdb;
+use super::facts::{Facts, Shape};
+
+/// What a record asks for.
+#[derive(Clone, Debug)]
+struct Record {
+    line: usize,
+    case: Case,
+    wants: Wants,
+}
+
+#[derive(Clone, Debug)]
+enum Wants {
+    Answer { late: bool, duckdb: Option<String> },
+    Refusal(String),
+}
+
+#[test]
+fn every_record_holds() {
+    let only = std::env::var("WATERSHED_SLT").unwrap_or_default();
+    let mut queue = VecDeque::new();
+    for path in files() {
+        let file = path.file_name().unwrap().to_string_lossy().to_string();
+        for record in parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{file}:{e}")) {
+            let place = format!("{file}:{}", record.line);
+            if only.is_empty() || only == file || only == place {
+                queue.push_back((place, record));
+            }
+        }
+    }
+    let all = queue.len();
+    assert!(all > 0, "no record is called {only:?}");
+    let (queue, failed) = (Mutex::new(queue), Mutex::new(vec![]));
+    // As many records at once as there are cores.
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap().pop_front();
+                    let Some((place, record)) = next else { break };
+                    let started = Instant::now();
+                    let held = alone(record);
+                    let ended = if held.is_ok() { "" } else { " FAILED" };
+                    println!("{place} {:.1} s{ended}", started.elapsed().as_secs_f64());
+                    failed.lock().unwrap().extend(held.err().map(|e| format!("{place}: {e}")));
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {all} records failed\n\n{}\n", failed.len(), failed.join("\n\n"));
+}
+
+/// A record in a thread of its own, so that a panic is its failure and no other's.
+fn alone(record: Record) -> Result<(), String> {
+    let run = move || {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(hold(&record))
+    };
+    thread::spawn(run).join().unwrap_or_else(|_| Err("a panic; its message stands above".into()))
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "slt"));
+    files.sort();
+    files
+}
+
+async fn hold(record: &Record) -> Result<(), String> {
+    match &record.wants {
+        Wants::Answer { late, duckdb } => {
+            let world = check(&record.case).await?;
+            if *late && rejected(&world).await.is_empty() {
+                return Err("no fact was late".into());
+            }
+            match duckdb {
+                Some(sql) => duckdb::agrees(&world, &record.case, sql).await,
+                None => Ok(()),
+            }
+        }
+        Wants::Refusal(text) => {
+            let world = World::new(&record.case);
+            let engine = world.engine(&variants()[0], 0, Stores::default());
+            match once(&engine, &world.text(&record.case), false, false).await {
+                Err(message) if message.contains(text) => Ok(()),
+                Err(message) => Err(format!("refused, but not with {text:?}: {message}")),
+                Ok(_) => Err(format!("not refused: {}", record.case.sql)),
+            }
+        }
+    }
+}
+
+/// `Err` is the line and what is wrong with it.
+fn parse(text: &str) -> Result<Vec<Record>, String> {
+    let mut sources: BTreeMap<String, Facts> = BTreeMap::new();
+    let mut statements: Vec<String> = vec![];
+    let mut records: Vec<Record> = vec![];
+    for (line, block) in blocks(text) {
+        let (head, body) = block.split_first().unwrap();
+        let sql = body.join("\n");
+        let (kind, rest) = head.split_once(' ').unwrap_or((head, ""));
+        let over = |sql: String, end: &str| {
+            let mut case = case(&sources, &statements, sql);
+            if !end.is_empty() {
+                case.end = end.to_string();
+            }
+            case
+        };
+        match kind {
+            "facts" => {
+                let (name, facts) = facts(rest, body).map_err(|e| format!("{line}: {e}"))?;
+                sources.insert(name, facts);
+            }
+            "statement" => statements.push(sql),
+            "view" => {
+                let (flags, end) = rest.split_once("end=").unwrap_or((rest, ""));
+                let late = match flags.trim() {
+                    "" => false,
+                    "late" => true,
+                    other => return Err(format!("{line}: a view is not {other:?}")),
+                };
+                records.push(Record { line, case: over(sql, end), wants: Wants::Answer { late, duckdb: None } });
+            }
+            "duckdb" => match records.last_mut().map(|r| &mut r.wants) {
+                Some(Wants::Answer { duckdb, .. }) => *duckdb = Some(sql),
+                _ => return Err(format!("{line}: duckdb follows a view")),
+            },
+            "error" => records.push(Record { line, case: over(sql, ""), wants: Wants::Refusal(rest.to_string()) }),
+            other => return Err(format!("{line}: a record is facts, statement, view, duckdb or error, not {other:?}")),
+        }
+    }
+    Ok(records)
+}
+
+/// Lines between blank ones, without comments, with the number of the first.
+fn blocks(text: &str) -> Vec<(usize, Vec<&str>)> {
+    let mut blocks: Vec<(usize, Vec<&str>)> = vec![];
+    let mut open = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            open = false;
+        } else if !line.starts_with('#') {
+            if !open {
+                blocks.push((index + 1, vec![]));
+                open = true;
+            }
+            blocks.last_mut().unwrap().1.push(line);
+        }
+    }
+    blocks
+}
+
+/// The view's query with the sources and statements that it names, and those that they name.
+fn case(sources: &BTreeMap<String, Facts>, statements: &[String], sql: String) -> Case {
+    let mut named = words(&sql);
+    let mut needed = vec![];
+    for statement in statements.iter().rev() {
+        // CREATE VIEW name AS …
+        let name = statement.split_whitespace().nth(2).unwrap_or_default().to_string();
+        if named.contains(&name) {
+            named.extend(words(statement));
+            needed.insert(0, statement.clone());
+        }
+    }
+    let sources = sources.iter().filter(|(name, _)| named.contains(name));
+    let mut case = Case::over([], &sql);
+    case.sources = sources.map(|(name, facts)| (name.clone(), facts.clone())).collect();
+    case.statements = needed;
+    case
+}
+
+fn words(sql: &str) -> Vec<String> {
+    sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_lowercase).collect()
+}
+
+/// `NAME key=value …`, and the lines below it.
+fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
+    let mut words = head.split_whitespace();
+    let name = words.next().ok_or("facts have a name")?;
+    let mut shape = Shape { rows: 60, ..Shape::default() };
+    let (mut seed, mut time) = (1, DataType::Timestamp(TimeUnit::Microsecond, None));
+    for word in words {
+        let (key, value) = word.split_once('=').ok_or_else(|| format!("key=value, not {word:?}"))?;
+        if key == "time" {
+            time = match value {
+                "utc" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+                "nanos" => DataType::Timestamp(TimeUnit::Nanosecond, None),
+                "utc-nanos" => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+                _ => return Err(format!("time=utc, nanos or utc-nanos, not {value:?}")),
+            };
+            continue;
+        }
+        let number: u64 = value.parse().map_err(|_| format!("a number, not {value:?}"))?;
+        match key {
+            "days" => (shape.grain, shape.partitions) = (Grain::Day, number as i64),
+            "hours" => (shape.grain, shape.partitions) = (Grain::Hour, number as i64),
+            "files" => shape.files = number,
+            "rows" => shape.rows = number,
+            "keys" => shape.keys = number,
+            "leaks" => shape.leaks = number,
+            "timeless" => shape.timeless = number,
+            "holes" => shape.holes = number,
+            "seed" => seed = number,
+            _ => return Err(format!("facts have no {key:?}")),
+        }
+    }
+    let mut facts = Facts::draw(shape, seed);
+    facts.time = time;
+    for line in body {
+        match line.split_once(' ') {
+            Some(("watermark", delay)) => facts.delay = format!(" {delay}"),
+            Some(("with", options)) => facts.options = format!(", {options}"),
+            Some(("column", column)) => {
+                let (name, sql) = column.split_once(" = ").ok_or_else(|| format!("name = expression, not {column:?}"))?;
+                facts.computed.push((name.trim().to_string(), sql.to_string()));
+            }
+            _ => return Err(format!("below facts stand watermark, with and column, not {line:?}")),
+        }
+    }
+    Ok((name.to_string(), facts))
+}
