@@ -22,7 +22,8 @@ fn faults_wanted() -> u64 {
 }
 
 fn variant() -> Variant {
-    Variant { name: "chaos", settings: vec![("commit_interval", "0 s")], restart: false, parallelism: &[2, 1, 3] }
+    let settings = vec![("commit_interval", "0 s".to_string())];
+    Variant { name: "chaos", settings, stops: vec![], parallelism: vec![2, 1, 3] }
 }
 
 fn drawn(seed: u64) -> (Case, World) {

@@ -4,10 +4,11 @@
 //! and restored by a fresh engine, restored at another parallelism. After every run the result must be what the batch
 //! answer is for windows that end by the watermark, over all facts but those listed as late; and at the end, for all windows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
@@ -23,7 +24,7 @@ use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
 use super::facts::{EPOCH, Facts};
-use super::plain::{MISSED, plain, windowed};
+use super::plain::{MISSED, Plain, windowed};
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Case {
     pub(crate) sql: String,
     /// Over the view's columns, the end of a row's window; empty for stateless views.
     pub(crate) end: String,
+    /// One more way to cut the job than all cases are cut.
+    pub(crate) cut: Option<Variant>,
 }
 
 impl Case {
@@ -51,6 +54,7 @@ impl Case {
             statements: vec![],
             sql: sql.to_string(),
             end: if sql.contains("window_end") { "window_end" } else { "" }.to_string(),
+            cut: None,
         }
     }
 }
@@ -59,28 +63,34 @@ impl Case {
 #[derive(Clone, Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
-    pub(crate) settings: Vec<(&'static str, &'static str)>,
-    /// Stop after every step and go on with a fresh engine.
-    pub(crate) restart: bool,
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// After how many steps run after run is stopped, over and over, to go on with a fresh engine; empty is never.
+    pub(crate) stops: Vec<u64>,
     /// Workers of run after run, over and over.
-    pub(crate) parallelism: &'static [usize],
+    pub(crate) parallelism: Vec<usize>,
 }
 
 /// All in one slice; partition by partition, an epoch a step; stopped after every step; and that with other parallelism.
 pub(crate) fn variants() -> [Variant; 4] {
-    let epoch_a_step = ("commit_interval", "0 s");
+    let variant = |name, settings: [(&'static str, &str); 1], stops: &[u64], parallelism: &[usize]| Variant {
+        name,
+        settings: settings.map(|(name, value)| (name, value.to_string())).to_vec(),
+        stops: stops.to_vec(),
+        parallelism: parallelism.to_vec(),
+    };
+    let epoch_a_step = [("commit_interval", "0 s")];
     [
-        Variant { name: "whole", settings: vec![("slice", "10000 days")], restart: false, parallelism: &[2] },
-        Variant { name: "sliced", settings: vec![epoch_a_step], restart: false, parallelism: &[1] },
-        Variant { name: "restarted", settings: vec![epoch_a_step], restart: true, parallelism: &[2] },
-        Variant { name: "reshaped", settings: vec![epoch_a_step], restart: true, parallelism: &[3, 1, 2] },
+        variant("whole", [("slice", "10000 days")], &[], &[2]),
+        variant("sliced", epoch_a_step, &[], &[1]),
+        variant("restarted", epoch_a_step, &[1], &[2]),
+        variant("reshaped", epoch_a_step, &[1], &[3, 1, 2]),
     ]
 }
 
 /// Runs every variant; `Err` says which, when, and what differs. Returns the last one's folders.
 pub(crate) async fn check(case: &Case) -> Result<World, String> {
     let mut last = None;
-    for variant in variants() {
+    for variant in variants().into_iter().chain(case.cut.clone()) {
         let world = World::new(case);
         run(&world, case, &variant).await.map_err(|e| format!("{}: {e}\n{}", variant.name, case.sql))?;
         last = Some(world);
@@ -129,7 +139,7 @@ impl World {
         let workers = variant.parallelism[run % variant.parallelism.len()];
         let builder = Engine::builder().home(self.home().display().to_string()).stores(stores);
         let builder = builder.setting("parallelism", workers.to_string());
-        variant.settings.iter().fold(builder, |b, (name, value)| b.setting(*name, *value)).build().unwrap()
+        variant.settings.iter().fold(builder, |b, (name, value)| b.setting(*name, value)).build().unwrap()
     }
 }
 
@@ -137,7 +147,8 @@ async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String
     let text = world.text(case);
     let fresh = |run| world.engine(variant, run, Stores::default());
     for number in 0.. {
-        let summary = once(&fresh(number), &text, variant.restart, false).await?;
+        let stop = variant.stops.get(number % variant.stops.len().max(1)).copied();
+        let summary = stopped(&fresh(number), &text, stop, false).await?;
         compare(world, case, &summary, false).await.map_err(|e| format!("after run {number}: {e}"))?;
         if !summary.stopped {
             break;
@@ -152,10 +163,15 @@ async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String
     compare(world, case, &last, true).await.map_err(|e| format!("at the end: {e}"))
 }
 
-/// Runs the text once and gives the view's summary.
+/// Runs the text once, for one step or all, and gives the view's summary.
 pub(crate) async fn once(engine: &Engine, text: &str, one_step: bool, to_the_end: bool) -> Result<Summary, String> {
+    stopped(engine, text, one_step.then_some(1), to_the_end).await
+}
+
+/// The same, stopped after so many steps.
+async fn stopped(engine: &Engine, text: &str, steps: Option<u64>, to_the_end: bool) -> Result<Summary, String> {
     let stop = Stop::default();
-    let progress = Arc::new(StopAfterStep(one_step.then(|| stop.clone())));
+    let progress = Arc::new(StopAfter { stop: stop.clone(), steps: steps.map(AtomicU64::new) });
     let options = RunOptions { to_the_end, progress, stop, ..RunOptions::default() };
     let mut summary = None;
     let mut seen = |outcome| {
@@ -168,13 +184,16 @@ pub(crate) async fn once(engine: &Engine, text: &str, one_step: bool, to_the_end
     summary.ok_or_else(|| "no job ran".to_string())
 }
 
-/// Asks to stop as soon as a step is done.
-struct StopAfterStep(Option<Stop>);
+/// Asks to stop as soon as so many steps are done.
+struct StopAfter {
+    stop: Stop,
+    steps: Option<AtomicU64>,
+}
 
-impl Progress for StopAfterStep {
+impl Progress for StopAfter {
     fn update(&self, _: &str, _: &ProgressUpdate) {
-        if let Some(stop) = &self.0 {
-            stop.request();
+        if self.steps.as_ref().is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) <= 1) {
+            self.stop.request();
         }
     }
 }
@@ -198,11 +217,11 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         }
     }
     let oracle = |e: DataFusionError| format!("the oracle: {e}");
-    let names: BTreeSet<&str> = case.sources.keys().map(String::as_str).collect();
-    for statement in &case.statements {
-        context.sql(&plain(statement, &names)).await.map_err(oracle)?;
+    let mut plain = Plain::over(case.sources.keys().cloned());
+    for statement in case.statements.iter().flat_map(|s| plain.rewrite(s)) {
+        context.sql(&statement).await.map_err(oracle)?;
     }
-    let mut sql = plain(&case.sql, &names);
+    let mut sql = plain.rewrite(&case.sql).concat();
     if !case.end.is_empty() && !ended {
         let watermark = summary.watermark.map_or(i64::MIN, |w| w.0);
         let end = format!("arrow_cast(arrow_cast({}, 'Timestamp(Microsecond, None)'), 'Int64')", case.end);

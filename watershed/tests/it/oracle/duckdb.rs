@@ -31,25 +31,25 @@ pub(crate) async fn agrees(world: &World, case: &Case, sql: &str) -> Result<(), 
         println!("skipped: WATERSHED_PYTHON names no Python with duckdb (make test sets it up)");
         return Ok(());
     };
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, (_, kept)) in used(world, case, &rejected(world).await) {
         let file = File::create(folder.path().join(format!("{name}.parquet"))).unwrap();
         let mut writer = ArrowWriter::try_new(file, kept.schema(), None).unwrap();
         writer.write(&kept).unwrap();
         writer.close().unwrap();
     }
-    let answer = folder.path().join("answer").display().to_string();
+    let answer = own.path().join("answer.parquet").display().to_string();
     let output = Command::new(python).args(["-c", PROGRAM]).arg(folder.path()).args([sql, &answer]).output();
     let output = output.expect("python starts");
     if !output.status.success() {
         return Err(format!("DuckDB: {}\n{sql}", String::from_utf8_lossy(&output.stderr)));
     }
     let context = SessionContext::new();
-    context.register_parquet("answer", format!("{answer}"), Default::default()).await.unwrap();
+    context.register_parquet("answer", answer.as_str(), Default::default()).await.unwrap();
     let expected = context.sql("SELECT * FROM answer").await.unwrap().collect().await.unwrap();
     let found = table(&world.view(), "*").await;
     let few = expected.iter().map(RecordBatch::num_rows).sum::<usize>();
-    if few < 10 {
+    if few < 3 {
         return Err(format!("DuckDB's answer has too few rows to show anything: {few}"));
     }
     let typed = like(&expected, &found)?;

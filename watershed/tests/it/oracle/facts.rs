@@ -9,6 +9,8 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::DFSchema;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
@@ -65,12 +67,14 @@ pub(crate) struct Shape {
     pub(crate) timeless: u64,
     /// In ten: partitions that are missing.
     pub(crate) holes: u64,
+    /// In a thousand: rows that are the one before once more.
+    pub(crate) twice: u64,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         let grain = Grain::Day;
-        Shape { grain, partitions: 6, files: 2, rows: 120, keys: 5, leaks: 0, timeless: 0, holes: 0 }
+        Shape { grain, partitions: 6, files: 2, rows: 120, keys: 5, leaks: 0, timeless: 0, holes: 0, twice: 0 }
     }
 }
 
@@ -103,7 +107,11 @@ impl Facts {
                 continue;
             }
             for _ in 0..=dice.below(shape.files) {
-                let rows = (0..dice.below(shape.rows)).map(|_| fact(&mut dice, shape, partition, width)).collect();
+                let mut rows: Vec<Fact> = vec![];
+                for _ in 0..dice.below(shape.rows) {
+                    let again = rows.last().filter(|_| shape.twice > 0 && dice.chance(shape.twice)).cloned();
+                    rows.push(again.unwrap_or_else(|| fact(&mut dice, shape, partition, width)));
+                }
                 files.push(FactFile { partition, rows });
             }
         }
@@ -124,8 +132,12 @@ impl Facts {
         let context = SessionContext::new();
         let known = DFSchema::try_from(plain.schema()).unwrap();
         let (mut fields, mut columns) = (plain.schema().fields().to_vec(), plain.columns().to_vec());
+        let simplify = SimplifyContext::builder().with_schema(Arc::new(known.clone())).build();
+        let simplify = ExprSimplifier::new(simplify);
         for (name, sql) in &self.computed {
             let expression = context.parse_sql_expr(sql, &known).unwrap_or_else(|e| panic!("column {name}: {e}"));
+            let expression = simplify.coerce(expression, &known).and_then(|e| simplify.simplify(e));
+            let expression = expression.unwrap_or_else(|e| panic!("column {name}: {e}"));
             let expression = context.create_physical_expr(expression, &known).unwrap();
             let column = expression.evaluate(&plain).unwrap().into_array(plain.num_rows()).unwrap();
             fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));

@@ -6,6 +6,7 @@
 //! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
+//! * [`grammar`]: queries drawn at random.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`slt`]: queries as data, in `watershed/tests/slt`; with the same answers from [`duckdb`], which shares no code with us.
 //! * [`planted`]: faults that must make `check` fail.
@@ -23,6 +24,8 @@ pub(crate) mod check;
 mod cases;
 
 mod slt;
+
+mod grammar;
 
 mod increments;
 

@@ -17,7 +17,10 @@ fn case() -> Case {
 
 /// Runs the case over facts that a fault has changed, and compares with the truth.
 async fn with_fault(fault: impl Fn(&mut Facts)) -> Result<(), String> {
-    let case = case();
+    with_fault_in(case(), fault).await
+}
+
+async fn with_fault_in(case: Case, fault: impl Fn(&mut Facts)) -> Result<(), String> {
     let mut wrong = case.clone();
     fault(wrong.sources.get_mut("a").unwrap());
     let world = World::new(&wrong);
@@ -57,6 +60,21 @@ async fn a_row_lost() {
         facts.files.iter_mut().find(|f| !f.rows.is_empty()).unwrap().rows.pop();
     };
     with_fault(lost).await.unwrap_err();
+}
+
+/// An hour's fact counted for the next day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_off_by_an_hour() {
+    let day = "date_trunc('day', ts)";
+    let sql = format!("SELECT {day} AS at, k, count(*) AS n, sum(v) AS total FROM a GROUP BY {day}, k");
+    let mut case = Case { sql, ..case() };
+    case.end = "at + INTERVAL '1 day'".into();
+    let moved = |facts: &mut Facts| {
+        let mut rows = facts.files.iter_mut().flat_map(|f| &mut f.rows).filter_map(|r| r.ts.as_mut());
+        *rows.find(|t| (**t - EPOCH) % (24 * HOUR) >= 23 * HOUR).expect("a row of a day's last hour") += HOUR;
+    };
+    with_fault_in(case.clone(), |_| {}).await.unwrap();
+    with_fault_in(case, moved).await.unwrap_err();
 }
 
 /// The home is set back behind the table's back: the table must refuse what would double its rows.

@@ -24,7 +24,9 @@
 //! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`. Facts and statements hold
 //!   for the records below; a view has those that it names.
 //! * `view` is a query that must pass [`check`]. `end=` is the end of a row's window over the view's columns: `window_end` where the
-//!   query names it, else the view is taken to be stateless. `late` before it wants facts that are late.
+//!   query names it, else, and by `end=none`, the view is taken to be stateless. `late` before it wants facts that are late.
+//! * `cut` is one more way to cut the next view's job: `slice='36 hours' stops=1,3 parallelism=2,1`, where the first run is stopped
+//!   after one step and has two workers, the second after three and has one, the third after one again.
 //! * `duckdb` gives the view above, column by column, in SQL of DuckDB's.
 //! * `error` is a query that must be refused with a message that holds the text.
 //!
@@ -41,7 +43,7 @@ use tokio::runtime::Builder;
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
-use super::check::{Case, World, check, once, rejected, variants};
+use super::check::{Case, Variant, World, check, once, rejected, variants};
 use super::duckdb;
 use super::facts::{Facts, Shape};
 
@@ -95,13 +97,22 @@ fn every_record_holds() {
     assert!(failed.is_empty(), "{} of {all} records failed\n\n{}\n", failed.len(), failed.join("\n\n"));
 }
 
+/// Every record of a text, one after the other.
+pub(crate) fn all_hold(text: &str) -> Result<(), String> {
+    parse(text)?.into_iter().try_for_each(alone)
+}
+
 /// A record in a thread of its own, so that a panic is its failure and no other's.
 fn alone(record: Record) -> Result<(), String> {
     let run = move || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(hold(&record))
     };
-    thread::spawn(run).join().unwrap_or_else(|_| Err("a panic; its message stands above".into()))
+    thread::spawn(run).join().unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+        Err(format!("a panic: {}", text.unwrap_or_default()))
+    })
 }
 
 fn files() -> Vec<PathBuf> {
@@ -141,18 +152,22 @@ fn parse(text: &str) -> Result<Vec<Record>, String> {
     let mut sources: BTreeMap<String, Facts> = BTreeMap::new();
     let mut statements: Vec<String> = vec![];
     let mut records: Vec<Record> = vec![];
+    let mut cut = None;
     for (line, block) in blocks(text) {
         let (head, body) = block.split_first().unwrap();
         let sql = body.join("\n");
         let (kind, rest) = head.split_once(' ').unwrap_or((head, ""));
         let over = |sql: String, end: &str| {
             let mut case = case(&sources, &statements, sql);
-            if !end.is_empty() {
-                case.end = end.to_string();
+            match end {
+                "" => {}
+                "none" => case.end.clear(),
+                end => case.end = end.to_string(),
             }
             case
         };
         match kind {
+            "cut" => cut = Some(variant(rest).map_err(|e| format!("{line}: {e}"))?),
             "facts" => {
                 let (name, facts) = facts(rest, body).map_err(|e| format!("{line}: {e}"))?;
                 sources.insert(name, facts);
@@ -165,17 +180,41 @@ fn parse(text: &str) -> Result<Vec<Record>, String> {
                     "late" => true,
                     other => return Err(format!("{line}: a view is not {other:?}")),
                 };
-                records.push(Record { line, case: over(sql, end), wants: Wants::Answer { late, duckdb: None } });
+                let case = Case { cut: cut.take(), ..over(sql, end) };
+                records.push(Record { line, case, wants: Wants::Answer { late, duckdb: None } });
             }
             "duckdb" => match records.last_mut().map(|r| &mut r.wants) {
                 Some(Wants::Answer { duckdb, .. }) => *duckdb = Some(sql),
                 _ => return Err(format!("{line}: duckdb follows a view")),
             },
             "error" => records.push(Record { line, case: over(sql, ""), wants: Wants::Refusal(rest.to_string()) }),
-            other => return Err(format!("{line}: a record is facts, statement, view, duckdb or error, not {other:?}")),
+            other => return Err(format!("{line}: a record is facts, statement, cut, view, duckdb or error, not {other:?}")),
         }
     }
     Ok(records)
+}
+
+/// `slice='…' stops=1,3 parallelism=2,1`.
+fn variant(text: &str) -> Result<Variant, String> {
+    let mut settings = vec![("commit_interval", "0 s".to_string())];
+    let mut rest = text.to_string();
+    if let Some((before, after)) = text.split_once("slice='") {
+        let (slice, after) = after.split_once('\'').ok_or("slice='…'")?;
+        settings.push(("slice", slice.to_string()));
+        rest = format!("{before}{after}");
+    }
+    let (mut stops, mut parallelism) = (vec![], vec![2]);
+    for word in rest.split_whitespace() {
+        let numbers = |list: &str| list.split(',').map(|n| n.parse::<u64>().map_err(|e| format!("{word}: {e}"))).collect();
+        let (key, list) = word.split_once('=').ok_or_else(|| format!("key=value, not {word:?}"))?;
+        let list: Result<Vec<u64>, String> = numbers(list);
+        match key {
+            "stops" => stops = list?,
+            "parallelism" => parallelism = list?.into_iter().map(|n| n as usize).collect(),
+            _ => return Err(format!("a cut has no {key:?}")),
+        }
+    }
+    Ok(Variant { name: "cut", settings, stops, parallelism })
 }
 
 /// Lines between blank ones, without comments, with the number of the first.
@@ -246,6 +285,7 @@ fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
             "leaks" => shape.leaks = number,
             "timeless" => shape.timeless = number,
             "holes" => shape.holes = number,
+            "twice" => shape.twice = number,
             "seed" => seed = number,
             _ => return Err(format!("facts have no {key:?}")),
         }
