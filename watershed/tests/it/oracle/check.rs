@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
@@ -25,12 +25,15 @@ use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 use super::compare::{rows, same};
 use super::facts::{EPOCH, Facts};
 use super::plain::{MISSED, Plain, windowed};
+use super::tables::Table;
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     /// Sources by name.
     pub(crate) sources: BTreeMap<String, Facts>,
+    /// Tables that the query joins.
+    pub(crate) tables: Vec<Table>,
     /// What stands in each `CREATE SOURCE`'s watermark after the column, such as ` - INTERVAL '1 hour'`.
     pub(crate) delay: String,
     /// `WITH` options of sources, after `lake`.
@@ -43,19 +46,29 @@ pub(crate) struct Case {
     pub(crate) end: String,
     /// One more way to cut the job than all cases are cut.
     pub(crate) cut: Option<Variant>,
+    /// What the oracle is asked, where that is not the view's query: one that leaves nothing to us, such as ties.
+    pub(crate) oracle: Option<String>,
 }
 
 impl Case {
     pub(crate) fn over(sources: impl IntoIterator<Item = (&'static str, Facts)>, sql: &str) -> Case {
         Case {
             sources: sources.into_iter().map(|(n, f)| (n.to_string(), f)).collect(),
+            tables: vec![],
             delay: String::new(),
             options: String::new(),
             statements: vec![],
             sql: sql.to_string(),
             end: if sql.contains("window_end") { "window_end" } else { "" }.to_string(),
             cut: None,
+            oracle: None,
         }
+    }
+
+    /// The same over these tables besides.
+    pub(crate) fn joining(mut self, tables: impl IntoIterator<Item = Table>) -> Case {
+        self.tables.extend(tables);
+        self
     }
 }
 
@@ -109,6 +122,7 @@ impl World {
         for (name, facts) in &case.sources {
             facts.write(&folder.path().join(name));
         }
+        case.tables.iter().for_each(|table| table.write(folder.path()));
         World { folder }
     }
 
@@ -129,9 +143,10 @@ impl World {
             format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH ({options});\n")
         };
         let sources: String = case.sources.iter().map(source).collect();
+        let tables: String = case.tables.iter().map(|table| table.statement(self.folder.path())).collect();
         let statements: String = case.statements.iter().map(|s| format!("{s};\n")).collect();
         let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql);
-        sources + &statements + &view
+        sources + &tables + &statements + &view
     }
 
     /// A fresh engine, for run number `run`.
@@ -216,12 +231,16 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
             context.register_table(name.as_str(), Arc::new(table)).unwrap();
         }
     }
+    for table in &case.tables {
+        let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows.clone()]]).unwrap();
+        context.register_table(table.name.as_str(), Arc::new(rows)).unwrap();
+    }
     let oracle = |e: DataFusionError| format!("the oracle: {e}");
     let mut plain = Plain::over(case.sources.keys().cloned());
     for statement in case.statements.iter().flat_map(|s| plain.rewrite(s)) {
         context.sql(&statement).await.map_err(oracle)?;
     }
-    let mut sql = plain.rewrite(&case.sql).concat();
+    let mut sql = plain.rewrite(case.oracle.as_ref().unwrap_or(&case.sql)).concat();
     if !case.end.is_empty() && !ended {
         let watermark = summary.watermark.map_or(i64::MIN, |w| w.0);
         let end = format!("arrow_cast(arrow_cast({}, 'Timestamp(Microsecond, None)'), 'Int64')", case.end);
@@ -300,14 +319,22 @@ pub(crate) async fn rejected(world: &World) -> Late {
     if !Path::new(&location).join("_delta_log").exists() {
         return listed;
     }
-    for batch in table(&location, "_source, _file, _row").await {
+    for batch in table(&location, "_source, _file, _row, _missed_from, _missed_until").await {
         let text = |i: usize| cast(batch.column(i), &DataType::Utf8).unwrap();
-        let (sources, files) = (text(0), text(1));
+        let micros = |i: usize| {
+            let times = cast(batch.column(i), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))).unwrap();
+            cast(&times, &DataType::Int64).unwrap().as_primitive::<Int64Type>().clone()
+        };
+        let (sources, files, from, until) = (text(0), text(1), micros(3), micros(4));
         for row in 0..batch.num_rows() {
             let source = sources.as_string::<i32>().value(row).to_string();
             let path: Vec<&str> = files.as_string::<i32>().value(row).rsplit('/').take(2).collect();
             let number = batch.column(2).as_primitive::<Int64Type>().value(row);
-            let missed = Missed { from: i64::MIN, until: i64::MAX };
+            // A row without a time has missed everything.
+            let missed = match from.is_valid(row) {
+                true => Missed { from: from.value(row), until: until.value(row) },
+                false => Missed { from: i64::MIN, until: i64::MAX },
+            };
             let before = listed.insert((source, format!("{}/{}", path[1], path[0]), number), missed);
             assert!(before.is_none(), "a row is listed twice: {path:?} {number}");
         }

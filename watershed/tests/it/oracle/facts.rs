@@ -5,9 +5,13 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, Float64Array, Int64Array, ListArray, MapArray, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{cast, is_null, nullif};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -51,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) delay: String,
     /// `WITH` options of this source, besides the case's.
     pub(crate) options: String,
+    /// Whether there are columns of all kinds of types besides, see [`wide`].
+    pub(crate) wide: bool,
 }
 
 /// What a drawn source is like.
@@ -115,17 +121,24 @@ impl Facts {
                 files.push(FactFile { partition, rows });
             }
         }
-        let time = DataType::Timestamp(TimeUnit::Microsecond, None);
-        Facts { grain: shape.grain, files, time, computed: vec![], delay: String::new(), options: String::new() }
+        Facts {
+            grain: shape.grain,
+            files,
+            time: DataType::Timestamp(TimeUnit::Microsecond, None),
+            computed: vec![],
+            delay: String::new(),
+            options: String::new(),
+            wide: false,
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.files.iter().map(|f| f.rows.len()).sum()
     }
 
-    /// Facts with their computed columns; the event time in microseconds without a zone.
+    /// Rows as the source has them, but for the event time, which is in microseconds without a zone.
     pub(crate) fn batch<'a>(&self, rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
-        let plain = batch(rows);
+        let plain = if self.wide { wide(&batch(rows)) } else { batch(rows) };
         if self.computed.is_empty() {
             return plain;
         }
@@ -200,7 +213,7 @@ fn fact(dice: &mut Dice, shape: Shape, partition: i64, width: i64) -> Fact {
     }
 }
 
-pub(crate) fn schema() -> SchemaRef {
+fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         Field::new("k", DataType::Int64, true),
@@ -210,7 +223,7 @@ pub(crate) fn schema() -> SchemaRef {
     ]))
 }
 
-pub(crate) fn batch<'a>(rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
+fn batch<'a>(rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
     let each = || rows.clone().into_iter();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from_iter(each().map(|r| r.ts))),
@@ -220,4 +233,69 @@ pub(crate) fn batch<'a>(rows: impl IntoIterator<Item = &'a Fact> + Clone) -> Rec
         Arc::new(Int64Array::from_iter_values(each().map(|r| r.n))),
     ];
     RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+/// The rows with a column of every type that Parquet files have, made from the others, NULLs among them.
+fn wide(rows: &RecordBatch) -> RecordBatch {
+    let [ts, k, s, v, n] = [0, 1, 2, 3, 4].map(|i| rows.column(i));
+    let to = |column: &ArrayRef, kind: DataType| cast(column, &kind).unwrap();
+    let times = |unit, zone: Option<&str>| to(ts, DataType::Timestamp(unit, zone.map(Into::into)));
+    let ints = |c: &ArrayRef| c.as_primitive::<Int64Type>().clone();
+    let plus: ArrayRef = Arc::new(ints(n).unary::<_, Int64Type>(|n| n + 10));
+    let four = ints(n).iter().map(|n| n.filter(|n| n % 7 != 0).map(|n| (n as i32).to_be_bytes())).collect::<Vec<_>>();
+    let binary = to(s, DataType::Binary);
+    let present = k.nulls().cloned();
+    let list = {
+        // As long as `k` says; NULL where it is.
+        let lengths: Vec<usize> = ints(k).iter().map(|k| k.unwrap_or(0) as usize % 4).collect();
+        let values = lengths.iter().enumerate().flat_map(|(row, len)| (0..*len).map(move |i| (row, i)));
+        let values = values.map(|(row, i)| (i != 2).then(|| ints(n).value(row) + i as i64));
+        let values = Arc::new(Int64Array::from_iter(values));
+        let field = Arc::new(Field::new("item", DataType::Int64, true));
+        ListArray::new(field, OffsetBuffer::from_lengths(lengths), values, present.clone())
+    };
+    let pair = Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Utf8, true)]);
+    // What stands below a NULL is nobody's business, and does not survive Parquet: so there is nothing.
+    let below = |column: &ArrayRef| nullif(column, &is_null(v).unwrap()).unwrap();
+    let pairs = StructArray::new(pair, vec![below(k), below(s)], v.nulls().cloned());
+    let map = {
+        let entry =
+            Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)]);
+        let keys: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows.num_rows()).map(|_| "k")));
+        let entries = StructArray::new(entry.clone(), vec![keys, Arc::clone(k)], None);
+        let field = Arc::new(Field::new("entries", DataType::Struct(entry), false));
+        MapArray::new(field, OffsetBuffer::from_lengths(vec![1; rows.num_rows()]), entries, None, false)
+    };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("bool", to(&plus, DataType::Boolean)),
+        ("i8", to(n, DataType::Int8)),
+        ("i16", to(n, DataType::Int16)),
+        ("i32", to(k, DataType::Int32)),
+        ("u8", to(&plus, DataType::UInt8)),
+        ("u16", to(&plus, DataType::UInt16)),
+        ("u32", to(k, DataType::UInt32)),
+        ("u64", to(k, DataType::UInt64)),
+        ("f32", to(v, DataType::Float32)),
+        ("dec", to(v, DataType::Decimal128(12, 3))),
+        ("big", to(v, DataType::Decimal256(30, 3))),
+        ("date", to(ts, DataType::Date32)),
+        ("time", to(ts, DataType::Time64(TimeUnit::Microsecond))),
+        ("at_s", times(TimeUnit::Second, None)),
+        ("at_ms", times(TimeUnit::Millisecond, Some("UTC"))),
+        ("at_us", times(TimeUnit::Microsecond, Some("Europe/Berlin"))),
+        ("at_ns", times(TimeUnit::Nanosecond, Some("+05:30"))),
+        ("bin", Arc::clone(&binary)),
+        ("bview", to(&binary, DataType::BinaryView)),
+        ("fixed", Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(four.into_iter(), 4).unwrap())),
+        ("large", to(s, DataType::LargeUtf8)),
+        ("text", to(s, DataType::Utf8View)),
+        ("dict", to(s, DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))),
+        ("list", Arc::new(list)),
+        ("pair", Arc::new(pairs)),
+        ("map", Arc::new(map)),
+    ];
+    let mut fields = rows.schema().fields().to_vec();
+    fields.extend(columns.iter().map(|(name, c)| Arc::new(Field::new(*name, c.data_type().clone(), true))));
+    let all = rows.columns().iter().cloned().chain(columns.into_iter().map(|(_, c)| c));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), all.collect()).unwrap()
 }

@@ -2,6 +2,7 @@
 //! batch answer gives (design §10).
 //!
 //! * [`facts`]: drawn histories.
+//! * [`tables`]: what they are joined with.
 //! * [`compare`]: answers as bags of rows.
 //! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
@@ -14,6 +15,8 @@
 //! * [`kill`]: `kill -9` over the real binary.
 
 pub(crate) mod facts;
+
+pub(crate) mod tables;
 
 pub(crate) mod compare;
 

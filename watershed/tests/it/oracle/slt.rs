@@ -8,6 +8,9 @@
 //! with max_leak = '1 day'
 //! column day = CAST(ts AS DATE)
 //!
+//! table names csv
+//! SELECT * FROM (VALUES (1, 'one'), (2, 'two')) AS t(id, name)
+//!
 //! statement
 //! CREATE VIEW high AS SELECT * FROM a WHERE v > 0
 //!
@@ -21,12 +24,14 @@
 //! SELECT …
 //! ```
 //!
-//! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`. Facts and statements hold
-//!   for the records below; a view has those that it names.
+//! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`; `wide=1` adds
+//!   columns of every type. `table` is one to join: `csv`, `parquet` or `delta`. Facts, tables and statements hold for the records
+//!   below; a view has those that it names.
 //! * `view` is a query that must pass [`check`]. `end=` is the end of a row's window over the view's columns: `window_end` where the
 //!   query names it, else, and by `end=none`, the view is taken to be stateless. `late` before it wants facts that are late.
 //! * `cut` is one more way to cut the next view's job: `slice='36 hours' stops=1,3 parallelism=2,1`, where the first run is stopped
 //!   after one step and has two workers, the second after three and has one, the third after one again.
+//! * `oracle` is what DataFusion is asked instead of the view above, where that leaves something to us, such as ties.
 //! * `duckdb` gives the view above, column by column, in SQL of DuckDB's.
 //! * `error` is a query that must be refused with a message that holds the text.
 //!
@@ -34,11 +39,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::prelude::SessionContext;
 use tokio::runtime::Builder;
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
@@ -46,6 +54,7 @@ use watershed_lake::Stores;
 use super::check::{Case, Variant, World, check, once, rejected, variants};
 use super::duckdb;
 use super::facts::{Facts, Shape};
+use super::tables::{Format, Table};
 
 /// What a record asks for.
 #[derive(Clone, Debug)]
@@ -150,6 +159,7 @@ async fn hold(record: &Record) -> Result<(), String> {
 /// `Err` is the line and what is wrong with it.
 fn parse(text: &str) -> Result<Vec<Record>, String> {
     let mut sources: BTreeMap<String, Facts> = BTreeMap::new();
+    let mut tables: Vec<Table> = vec![];
     let mut statements: Vec<String> = vec![];
     let mut records: Vec<Record> = vec![];
     let mut cut = None;
@@ -158,7 +168,7 @@ fn parse(text: &str) -> Result<Vec<Record>, String> {
         let sql = body.join("\n");
         let (kind, rest) = head.split_once(' ').unwrap_or((head, ""));
         let over = |sql: String, end: &str| {
-            let mut case = case(&sources, &statements, sql);
+            let mut case = case(&sources, &tables, &statements, sql);
             match end {
                 "" => {}
                 "none" => case.end.clear(),
@@ -183,12 +193,21 @@ fn parse(text: &str) -> Result<Vec<Record>, String> {
                 let case = Case { cut: cut.take(), ..over(sql, end) };
                 records.push(Record { line, case, wants: Wants::Answer { late, duckdb: None } });
             }
+            "table" => {
+                let table = table(rest, sql).map_err(|e| format!("{line}: {e}"))?;
+                tables.retain(|old| old.name != table.name);
+                tables.push(table);
+            }
+            "oracle" => match records.last_mut() {
+                Some(Record { case, wants: Wants::Answer { .. }, .. }) => case.oracle = Some(sql),
+                _ => return Err(format!("{line}: oracle follows a view")),
+            },
             "duckdb" => match records.last_mut().map(|r| &mut r.wants) {
                 Some(Wants::Answer { duckdb, .. }) => *duckdb = Some(sql),
                 _ => return Err(format!("{line}: duckdb follows a view")),
             },
             "error" => records.push(Record { line, case: over(sql, ""), wants: Wants::Refusal(rest.to_string()) }),
-            other => return Err(format!("{line}: a record is facts, statement, cut, view, duckdb or error, not {other:?}")),
+            other => return Err(format!("{line}: a record is not called {other:?}")),
         }
     }
     Ok(records)
@@ -205,7 +224,8 @@ fn variant(text: &str) -> Result<Variant, String> {
     }
     let (mut stops, mut parallelism) = (vec![], vec![2]);
     for word in rest.split_whitespace() {
-        let numbers = |list: &str| list.split(',').map(|n| n.parse::<u64>().map_err(|e| format!("{word}: {e}"))).collect();
+        let numbers =
+            |list: &str| list.split(',').map(|n| n.parse::<u64>().map_err(|e| format!("{word}: {e}"))).collect();
         let (key, list) = word.split_once('=').ok_or_else(|| format!("key=value, not {word:?}"))?;
         let list: Result<Vec<u64>, String> = numbers(list);
         match key {
@@ -235,8 +255,8 @@ fn blocks(text: &str) -> Vec<(usize, Vec<&str>)> {
     blocks
 }
 
-/// The view's query with the sources and statements that it names, and those that they name.
-fn case(sources: &BTreeMap<String, Facts>, statements: &[String], sql: String) -> Case {
+/// The view's query with the sources, tables and statements that it names, and those that they name.
+fn case(sources: &BTreeMap<String, Facts>, tables: &[Table], statements: &[String], sql: String) -> Case {
     let mut named = words(&sql);
     let mut needed = vec![];
     for statement in statements.iter().rev() {
@@ -248,7 +268,7 @@ fn case(sources: &BTreeMap<String, Facts>, statements: &[String], sql: String) -
         }
     }
     let sources = sources.iter().filter(|(name, _)| named.contains(name));
-    let mut case = Case::over([], &sql);
+    let mut case = Case::over([], &sql).joining(tables.iter().filter(|t| named.contains(&t.name)).cloned());
     case.sources = sources.map(|(name, facts)| (name.clone(), facts.clone())).collect();
     case.statements = needed;
     case
@@ -258,12 +278,33 @@ fn words(sql: &str) -> Vec<String> {
     sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_lowercase).collect()
 }
 
+/// `NAME FORMAT`, and the query that gives its rows.
+fn table(head: &str, sql: String) -> Result<Table, String> {
+    let (name, format) = match head.split_whitespace().collect::<Vec<_>>()[..] {
+        [name, "csv"] => (name, Format::Csv),
+        [name, "parquet"] => (name, Format::Parquet),
+        [name, "delta"] => (name, Format::Delta),
+        _ => return Err(format!("a table has a name, and csv, parquet or delta: {head:?}")),
+    };
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let rows = runtime.block_on(async { SessionContext::new().sql(&sql).await?.collect().await });
+    let rows: Vec<RecordBatch> = rows.map_err(|e| format!("{e}\n{sql}"))?;
+    let schema = rows.first().ok_or("a table has rows")?.schema();
+    let rows = concat_batches(&schema, &rows).map_err(|e| e.to_string())?;
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+        let text = matches!(column.data_type(), DataType::Utf8View | DataType::LargeUtf8);
+        let column = if text { cast(column, &DataType::Utf8).unwrap() } else { Arc::clone(column) };
+        (field.name().clone(), column, true)
+    });
+    Ok(Table::new(name, RecordBatch::try_from_iter_with_nullable(columns).map_err(|e| e.to_string())?, format))
+}
+
 /// `NAME key=value …`, and the lines below it.
 fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
     let mut words = head.split_whitespace();
     let name = words.next().ok_or("facts have a name")?;
     let mut shape = Shape { rows: 60, ..Shape::default() };
-    let (mut seed, mut time) = (1, DataType::Timestamp(TimeUnit::Microsecond, None));
+    let (mut seed, mut wide, mut time) = (1, false, DataType::Timestamp(TimeUnit::Microsecond, None));
     for word in words {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("key=value, not {word:?}"))?;
         if key == "time" {
@@ -287,17 +328,19 @@ fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
             "holes" => shape.holes = number,
             "twice" => shape.twice = number,
             "seed" => seed = number,
+            "wide" => wide = number > 0,
             _ => return Err(format!("facts have no {key:?}")),
         }
     }
     let mut facts = Facts::draw(shape, seed);
-    facts.time = time;
+    (facts.time, facts.wide) = (time, wide);
     for line in body {
         match line.split_once(' ') {
             Some(("watermark", delay)) => facts.delay = format!(" {delay}"),
             Some(("with", options)) => facts.options = format!(", {options}"),
             Some(("column", column)) => {
-                let (name, sql) = column.split_once(" = ").ok_or_else(|| format!("name = expression, not {column:?}"))?;
+                let (name, sql) =
+                    column.split_once(" = ").ok_or_else(|| format!("name = expression, not {column:?}"))?;
                 facts.computed.push((name.trim().to_string(), sql.to_string()));
             }
             _ => return Err(format!("below facts stand watermark, with and column, not {line:?}")),
