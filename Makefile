@@ -8,8 +8,12 @@ export WATERSHED ?= $(CARGO_TARGET_DIR)/release/watershed
 # How often `make chaos` kills a job or its store.
 CHAOS ?= 2000
 
+# How many queries `make random` draws, and from which seed on.
+QUERIES ?= 2000
+SEED ?= $(shell date +%s)
+
 .DEFAULT_GOAL := help
-.PHONY: help build demo clean-demo test fmt lint bench chaos
+.PHONY: help build demo clean-demo test fmt lint bench chaos random
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +39,10 @@ lint: ## Check formatting and lints
 
 chaos: ## Kill jobs and fail stores CHAOS times (2000), and look for anything lost or done twice
 	WATERSHED_CHAOS=$(CHAOS) cargo test --release --package watershed chaos -- --nocapture
+
+random: ## Draw QUERIES queries (2000) from SEED on, and hold each against DataFusion's batch answer
+	WATERSHED_QUERIES=$(QUERIES) WATERSHED_SEED=$(SEED) \
+		cargo test --release --package watershed drawn_queries_hold -- --nocapture
 
 bench: ## Measure against DataFusion, DuckDB and Spark (ARGS='--help' for choices)
 	cargo build --release --workspace --bins

@@ -22,8 +22,7 @@ fn faults_wanted() -> u64 {
 }
 
 fn variant() -> Variant {
-    let settings = vec![("commit_interval", "0 s"), ("slice", "0 s")];
-    Variant { name: "chaos", settings, restart: false, parallelism: &[2, 1, 3] }
+    super::check::variant("chaos", &[("commit_interval", "0 s"), ("slice", "0 s")], false, &[2, 1, 3])
 }
 
 fn drawn(seed: u64) -> (Case, World) {

@@ -4,15 +4,17 @@
 //! and restored by a fresh engine, restored at another parallelism. After every run the result must be what the batch
 //! answer is for windows that end by the watermark, over all facts but those listed as late; and at the end, for all windows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
 use watershed::{Engine, Outcome, RunOptions};
@@ -22,6 +24,7 @@ use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
 use super::compare::{rows, same};
 use super::facts::Facts;
+use super::plain::{MISSED, Plain, windowed};
 use super::tables::Table;
 
 /// A query over drawn facts.
@@ -35,10 +38,14 @@ pub(crate) struct Case {
     pub(crate) delay: String,
     /// `WITH` options of sources, after `lake`.
     pub(crate) options: String,
+    /// Statements that the view's query builds on, such as `CREATE VIEW`.
+    pub(crate) statements: Vec<String>,
     /// The view's query.
     pub(crate) sql: String,
     /// Over the view's columns, the end of a row's window; empty for stateless views.
     pub(crate) end: String,
+    /// One more way to cut the job than all cases are cut.
+    pub(crate) cut: Option<Variant>,
     /// What the oracle is asked, where that is not the view's query: one that leaves nothing to us, such as ties.
     pub(crate) oracle: Option<String>,
 }
@@ -50,8 +57,10 @@ impl Case {
             tables: vec![],
             delay: String::new(),
             options: String::new(),
+            statements: vec![],
             sql: sql.to_string(),
             end: if sql.contains("window_end") { "window_end" } else { "" }.to_string(),
+            cut: None,
             oracle: None,
         }
     }
@@ -67,35 +76,49 @@ impl Case {
 #[derive(Clone, Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
-    pub(crate) settings: Vec<(&'static str, &'static str)>,
-    /// Stop after every step and go on with a fresh engine.
-    pub(crate) restart: bool,
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// After how many steps run after run is stopped, over and over, to go on with a fresh engine; empty is never.
+    pub(crate) stops: Vec<u64>,
     /// Workers of run after run, over and over.
-    pub(crate) parallelism: &'static [usize],
+    pub(crate) parallelism: Vec<usize>,
 }
 
 /// All in one slice; partition by partition, an epoch a step; stopped after every step; and that with other parallelism.
 pub(crate) fn variants() -> [Variant; 4] {
-    let cut = || vec![("commit_interval", "0 s"), ("slice", "0 s")];
+    let cut = [("commit_interval", "0 s"), ("slice", "0 s")];
     [
-        Variant { name: "whole", settings: vec![("slice", "10000 days")], restart: false, parallelism: &[2] },
-        Variant { name: "sliced", settings: cut(), restart: false, parallelism: &[1] },
-        Variant { name: "restarted", settings: cut(), restart: true, parallelism: &[2] },
-        Variant { name: "reshaped", settings: cut(), restart: true, parallelism: &[3, 1, 2] },
+        variant("whole", &[("slice", "10000 days")], false, &[2]),
+        variant("sliced", &cut, false, &[1]),
+        variant("restarted", &cut, true, &[2]),
+        variant("reshaped", &cut, true, &[3, 1, 2]),
     ]
 }
 
-/// Runs every variant; `Err` says which, when, and what differs.
-pub(crate) async fn check(case: &Case) -> Result<(), String> {
-    check_by(case, &variants()).await
+/// A way to cut a job; with `restart` it is stopped after every step.
+pub(crate) fn variant(
+    name: &'static str,
+    settings: &[(&'static str, &str)],
+    restart: bool,
+    parallelism: &[usize],
+) -> Variant {
+    let settings = settings.iter().map(|(name, value)| (*name, value.to_string())).collect();
+    Variant { name, settings, stops: if restart { vec![1] } else { vec![] }, parallelism: parallelism.to_vec() }
 }
 
-pub(crate) async fn check_by(case: &Case, variants: &[Variant]) -> Result<(), String> {
+/// Runs every variant; `Err` says which, when, and what differs. Returns the last one's folders.
+pub(crate) async fn check(case: &Case) -> Result<World, String> {
+    let variants: Vec<Variant> = variants().into_iter().chain(case.cut.clone()).collect();
+    check_by(case, &variants).await
+}
+
+pub(crate) async fn check_by(case: &Case, variants: &[Variant]) -> Result<World, String> {
+    let mut last = None;
     for variant in variants {
         let world = World::new(case);
         run(&world, case, variant).await.map_err(|e| format!("{}: {e}\n{}", variant.name, case.sql))?;
+        last = Some(world);
     }
-    Ok(())
+    last.ok_or_else(|| "no variant".to_string())
 }
 
 /// Folders of a test: facts, a home, and the view's table.
@@ -123,16 +146,17 @@ impl World {
 
     /// The statements that make the sources and the view.
     pub(crate) fn text(&self, case: &Case) -> String {
-        let source = |name: &String| {
+        let source = |(name, facts): (&String, &Facts)| {
             let lake = self.folder.path().join(name);
-            let (delay, lake, options) = (&case.delay, lake.display(), &case.options);
-            format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH (lake = '{lake}'{options});\n")
+            let delay = format!("{}{}", case.delay, facts.delay);
+            let options = format!("lake = '{}'{}{}", lake.display(), case.options, facts.options);
+            format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH ({options});\n")
         };
-        let sources: String = case.sources.keys().map(source).collect();
+        let sources: String = case.sources.iter().map(source).collect();
         let tables: String = case.tables.iter().map(|table| table.statement(self.folder.path())).collect();
-        sources
-            + &tables
-            + &format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql)
+        let statements: String = case.statements.iter().map(|s| format!("{s};\n")).collect();
+        let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql);
+        sources + &tables + &statements + &view
     }
 
     /// A fresh engine, for run number `run`.
@@ -140,7 +164,7 @@ impl World {
         let workers = variant.parallelism[run % variant.parallelism.len()];
         let builder = Engine::builder().home(self.home().display().to_string()).stores(stores);
         let builder = builder.setting("parallelism", workers.to_string());
-        variant.settings.iter().fold(builder, |b, (name, value)| b.setting(*name, *value)).build().unwrap()
+        variant.settings.iter().fold(builder, |b, (name, value)| b.setting(*name, value)).build().unwrap()
     }
 }
 
@@ -148,7 +172,8 @@ async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String
     let text = world.text(case);
     let fresh = |run| world.engine(variant, run, Stores::default());
     for number in 0.. {
-        let summary = once(&fresh(number), &text, variant.restart, false).await?;
+        let stop = variant.stops.get(number % variant.stops.len().max(1)).copied();
+        let summary = stopped(&fresh(number), &text, stop, false).await?;
         compare(world, case, &summary, false).await.map_err(|e| format!("after run {number}: {e}"))?;
         if !summary.stopped {
             break;
@@ -163,10 +188,15 @@ async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String
     compare(world, case, &last, true).await.map_err(|e| format!("at the end: {e}"))
 }
 
-/// Runs the text once and gives the view's summary.
+/// Runs the text once, for one step or all, and gives the view's summary.
 pub(crate) async fn once(engine: &Engine, text: &str, one_step: bool, to_the_end: bool) -> Result<Summary, String> {
+    stopped(engine, text, one_step.then_some(1), to_the_end).await
+}
+
+/// The same, stopped after so many steps.
+async fn stopped(engine: &Engine, text: &str, steps: Option<u64>, to_the_end: bool) -> Result<Summary, String> {
     let stop = Stop::default();
-    let progress = Arc::new(StopAfterStep(one_step.then(|| stop.clone())));
+    let progress = Arc::new(StopAfter { stop: stop.clone(), steps: steps.map(AtomicU64::new) });
     let options = RunOptions { to_the_end, progress, stop, ..RunOptions::default() };
     let mut summary = None;
     let mut seen = |outcome| {
@@ -179,13 +209,16 @@ pub(crate) async fn once(engine: &Engine, text: &str, one_step: bool, to_the_end
     summary.ok_or_else(|| "no job ran".to_string())
 }
 
-/// Asks to stop as soon as a step is done.
-struct StopAfterStep(Option<Stop>);
+/// Asks to stop as soon as so many steps are done.
+struct StopAfter {
+    stop: Stop,
+    steps: Option<AtomicU64>,
+}
 
-impl Progress for StopAfterStep {
+impl Progress for StopAfter {
     fn update(&self, _: &str, _: &ProgressUpdate) {
-        if let Some(stop) = &self.0 {
-            stop.request();
+        if self.steps.as_ref().is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) <= 1) {
+            self.stop.request();
         }
     }
 }
@@ -200,37 +233,66 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
     }
-    let read = boundaries(world);
     let context = SessionContext::new();
-    for (name, facts) in &case.sources {
-        let mut kept = vec![];
-        for (index, file) in facts.files.iter().enumerate() {
-            if !facts.read(index, read[name]) {
-                continue;
-            }
-            let path = facts.short_path(index);
-            let used = |row: &usize| !late.contains(&(name.clone(), path.clone(), *row as i64));
-            kept.extend((0..file.rows.len()).filter(used).map(|row| &file.rows[row]));
+    for (name, (read, kept)) in used(world, case, &late) {
+        // What window forms read, and what everything else does.
+        for (name, rows) in [(windowed(&name), read), (name, kept)] {
+            let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
+            context.register_table(name.as_str(), Arc::new(table)).unwrap();
         }
-        let kept = facts.batch(kept);
-        let table = MemTable::try_new(kept.schema(), vec![vec![kept]]).unwrap();
-        context.register_table(name.as_str(), Arc::new(table)).unwrap();
     }
     for table in &case.tables {
         let rows = MemTable::try_new(table.rows.schema(), vec![vec![table.rows.clone()]]).unwrap();
         context.register_table(table.name.as_str(), Arc::new(rows)).unwrap();
     }
-    let mut sql = plain(case.oracle.as_ref().unwrap_or(&case.sql));
+    let oracle = |e: DataFusionError| format!("the oracle: {e}");
+    let mut plain = Plain::over(case.sources.keys().cloned());
+    for statement in case.statements.iter().flat_map(|s| plain.rewrite(s)) {
+        context.sql(&statement).await.map_err(oracle)?;
+    }
+    let mut sql = plain.rewrite(case.oracle.as_ref().unwrap_or(&case.sql)).concat();
     if !case.end.is_empty() && !ended {
         let watermark = summary.watermark.map_or(i64::MIN, |w| w.0);
         let end = format!("arrow_cast(arrow_cast({}, 'Timestamp(Microsecond, None)'), 'Int64')", case.end);
         sql = format!("SELECT * FROM ({sql}) WHERE {end} <= {watermark}");
     }
-    let expected = context.sql(&sql).await.map_err(|e| format!("the oracle: {e}"))?;
+    let expected = context.sql(&sql).await.map_err(oracle)?;
     let columns: Vec<String> = expected.schema().fields().iter().map(|f| format!("\"{}\"", f.name())).collect();
-    let expected = rows(&expected.collect().await.map_err(|e| format!("the oracle: {e}"))?);
+    let expected = rows(&expected.collect().await.map_err(oracle)?);
     let found = table(&world.view(), &columns.join(", ")).await;
     same(expected, rows(&found)).map_err(|e| format!("at watermark {:?}: {e}", summary.watermark))
+}
+
+/// Of each source, the facts read so far: all of them with the windows they missed, and those that missed none.
+pub(crate) fn used(world: &World, case: &Case, late: &Late) -> BTreeMap<String, (RecordBatch, RecordBatch)> {
+    let boundaries = boundaries(world);
+    let mut used = BTreeMap::new();
+    for (name, facts) in &case.sources {
+        let (mut read, mut missed, mut kept) = (vec![], vec![], vec![]);
+        for (index, file) in facts.files.iter().enumerate() {
+            if !facts.read(index, boundaries[name]) {
+                continue;
+            }
+            let path = facts.short_path(index);
+            for (row, fact) in file.rows.iter().enumerate() {
+                let windows = late.get(&(name.clone(), path.clone(), row as i64));
+                read.push(fact);
+                missed.push(windows);
+                kept.extend(windows.is_none().then_some(fact));
+            }
+        }
+        let read = facts.batch(read);
+        let mut fields = read.schema().fields().to_vec();
+        let mut columns = read.columns().to_vec();
+        let ends: [fn(&Missed) -> i64; 2] = [|m| m.from, |m| m.until];
+        for (name, end) in MISSED.into_iter().zip(ends) {
+            fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
+            columns.push(Arc::new(Int64Array::from_iter(missed.iter().map(|m| m.map(end)))));
+        }
+        let read = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        used.insert(name.clone(), (read, facts.batch(kept)));
+    }
+    used
 }
 
 /// How far each source has been read, by the newest checkpoint: partitions that start before this.
@@ -251,22 +313,40 @@ pub(crate) fn manifests(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Rows that were listed as not used: source, file, row.
-pub(crate) async fn rejected(world: &World) -> BTreeSet<(String, String, i64)> {
+/// Rows that were listed as not used, or not in all of their windows: source, file, row.
+pub(crate) type Late = BTreeMap<(String, String, i64), Missed>;
+
+/// The windows that a late row missed: those that start at `from` or after, and end by `until`; in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missed {
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+}
+
+pub(crate) async fn rejected(world: &World) -> Late {
     let location = format!("{}_late", world.view());
-    let mut listed = BTreeSet::new();
+    let mut listed = Late::new();
     if !Path::new(&location).join("_delta_log").exists() {
         return listed;
     }
-    for batch in table(&location, "_source, _file, _row").await {
+    for batch in table(&location, "_source, _file, _row, _missed_from, _missed_until").await {
         let text = |i: usize| cast(batch.column(i), &DataType::Utf8).unwrap();
-        let (sources, files) = (text(0), text(1));
+        let micros = |i: usize| {
+            let times = cast(batch.column(i), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))).unwrap();
+            cast(&times, &DataType::Int64).unwrap().as_primitive::<Int64Type>().clone()
+        };
+        let (sources, files, from, until) = (text(0), text(1), micros(3), micros(4));
         for row in 0..batch.num_rows() {
             let source = sources.as_string::<i32>().value(row).to_string();
             let path: Vec<&str> = files.as_string::<i32>().value(row).rsplit('/').take(2).collect();
             let number = batch.column(2).as_primitive::<Int64Type>().value(row);
-            let fresh = listed.insert((source, format!("{}/{}", path[1], path[0]), number));
-            assert!(fresh, "a row is listed twice: {path:?} {number}");
+            // A row without a time has missed everything.
+            let missed = match from.is_valid(row) {
+                true => Missed { from: from.value(row), until: until.value(row) },
+                false => Missed { from: i64::MIN, until: i64::MAX },
+            };
+            let before = listed.insert((source, format!("{}/{}", path[1], path[0]), number), missed);
+            assert!(before.is_none(), "a row is listed twice: {path:?} {number}");
         }
     }
     listed
@@ -286,16 +366,4 @@ pub(crate) async fn table(location: &str, columns: &str) -> Vec<RecordBatch> {
     let frame = context.read_parquet(paths, Default::default()).await.unwrap();
     context.register_table("t", frame.into_view()).unwrap();
     context.sql(&format!("SELECT {columns} FROM t")).await.unwrap().collect().await.unwrap()
-}
-
-/// The same query without our window forms, rewritten by the test's own hand.
-fn plain(sql: &str) -> String {
-    let Some(at) = sql.find("TUMBLE(") else { return sql.to_string() };
-    let inner = &sql[at + "TUMBLE(".len()..];
-    let end = inner.find(')').expect("TUMBLE closes");
-    let arguments: Vec<&str> = inner[..end].splitn(3, ',').map(str::trim).collect();
-    let (table, time, size) = (arguments[0], arguments[1], arguments[2]);
-    let bin = format!("date_bin({size}, {time})");
-    let derived = format!("(SELECT *, {bin} AS window_start, {bin} + {size} AS window_end FROM {table}) AS {table}");
-    format!("{}{derived}{}", &sql[..at], plain(&inner[end + 1..]))
 }

@@ -12,6 +12,10 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, is_null, nullif};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use watershed_core::EventTime;
@@ -85,6 +89,12 @@ pub(crate) struct Facts {
     pub(crate) files: Vec<FactFile>,
     /// The type that the event time is written as.
     pub(crate) time: DataType,
+    /// Further columns, each a name and an expression over the other columns in DataFusion's SQL.
+    pub(crate) computed: Vec<(String, String)>,
+    /// What stands in this source's watermark after the column, besides the case's.
+    pub(crate) delay: String,
+    /// `WITH` options of this source, besides the case's.
+    pub(crate) options: String,
     /// Whether there are columns of all kinds of types besides, see [`wide`].
     pub(crate) wide: bool,
 }
@@ -103,12 +113,14 @@ pub(crate) struct Shape {
     pub(crate) timeless: u64,
     /// In ten: partitions that are missing.
     pub(crate) holes: u64,
+    /// In a thousand: rows that are the one before once more.
+    pub(crate) twice: u64,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         let grain = Grain::Day;
-        Shape { grain, partitions: 6, files: 2, rows: 120, keys: 5, leaks: 0, timeless: 0, holes: 0 }
+        Shape { grain, partitions: 6, files: 2, rows: 120, keys: 5, leaks: 0, timeless: 0, holes: 0, twice: 0 }
     }
 }
 
@@ -145,11 +157,23 @@ impl Facts {
                 continue;
             }
             for _ in 0..=dice.below(shape.files) {
-                let rows = (0..dice.below(shape.rows)).map(|_| fact(&mut dice, shape, partition, layout)).collect();
+                let mut rows: Vec<Fact> = vec![];
+                for _ in 0..dice.below(shape.rows) {
+                    let again = rows.last().filter(|_| shape.twice > 0 && dice.chance(shape.twice)).cloned();
+                    rows.push(again.unwrap_or_else(|| fact(&mut dice, shape, partition, layout)));
+                }
                 files.push(FactFile { partition, rows });
             }
         }
-        Facts { layout, files, time: DataType::Timestamp(TimeUnit::Microsecond, None), wide: false }
+        Facts {
+            layout,
+            files,
+            time: DataType::Timestamp(TimeUnit::Microsecond, None),
+            computed: vec![],
+            delay: String::new(),
+            options: String::new(),
+            wide: false,
+        }
     }
 
     /// The same rows, but so that the files of a partition follow each other in time, as do the row groups of each.
@@ -179,9 +203,27 @@ impl Facts {
         self.files.iter().map(|f| f.rows.len()).sum()
     }
 
-    /// Rows as the source has them.
+    /// Rows as the source has them, but for the event time, which is in microseconds without a zone.
     pub(crate) fn batch<'a>(&self, rows: impl IntoIterator<Item = &'a Fact> + Clone) -> RecordBatch {
-        if self.wide { wide(&batch(rows)) } else { batch(rows) }
+        let plain = if self.wide { wide(&batch(rows)) } else { batch(rows) };
+        if self.computed.is_empty() {
+            return plain;
+        }
+        let context = SessionContext::new();
+        let known = DFSchema::try_from(plain.schema()).unwrap();
+        let (mut fields, mut columns) = (plain.schema().fields().to_vec(), plain.columns().to_vec());
+        let simplify = SimplifyContext::builder().with_schema(Arc::new(known.clone())).build();
+        let simplify = ExprSimplifier::new(simplify);
+        for (name, sql) in &self.computed {
+            let expression = context.parse_sql_expr(sql, &known).unwrap_or_else(|e| panic!("column {name}: {e}"));
+            let expression = simplify.coerce(expression, &known).and_then(|e| simplify.simplify(e));
+            let expression = expression.unwrap_or_else(|e| panic!("column {name}: {e}"));
+            let expression = context.create_physical_expr(expression, &known).unwrap();
+            let column = expression.evaluate(&plain).unwrap().into_array(plain.num_rows()).unwrap();
+            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+            columns.push(column);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
     }
 
     /// Name of a file within its folder.

@@ -4,13 +4,15 @@
 //! * [`facts`]: drawn histories.
 //! * [`tables`]: what they are joined with.
 //! * [`compare`]: answers as bags of rows.
+//! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
 //! * [`cases`]: queries over drawn facts.
 //! * [`ordered`]: aggregates with ORDER BY inside.
 //! * [`types`]: columns of every type, as keys, arguments and results; lists unnested.
 //! * [`joins`]: queries that join tables, and tables that change between runs.
+//! * [`grammar`]: queries drawn at random.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
-//! * [`duckdb`]: the same answers from an engine that shares no code with ours.
+//! * [`slt`]: queries as data, in `watershed/tests/slt`; with the same answers from [`duckdb`], which shares no code with us.
 //! * [`planted`]: faults that must make `check` fail.
 //! * [`shapes`]: layouts of histories in time, joined and cut.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
@@ -21,6 +23,8 @@ pub(crate) mod facts;
 pub(crate) mod tables;
 
 pub(crate) mod compare;
+
+mod plain;
 
 pub(crate) mod check;
 
@@ -33,6 +37,10 @@ mod ordered;
 mod shapes;
 
 mod types;
+
+mod slt;
+
+mod grammar;
 
 mod increments;
 

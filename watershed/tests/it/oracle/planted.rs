@@ -17,7 +17,10 @@ fn case() -> Case {
 
 /// Runs the case over facts that a fault has changed, and compares with the truth.
 async fn with_fault(fault: impl Fn(&mut Facts)) -> Result<(), String> {
-    let case = case();
+    with_fault_in(case(), fault).await
+}
+
+async fn with_fault_in(case: Case, fault: impl Fn(&mut Facts)) -> Result<(), String> {
     let mut wrong = case.clone();
     fault(wrong.sources.get_mut("a").unwrap());
     let world = World::new(&wrong);
@@ -57,6 +60,37 @@ async fn a_row_lost() {
         facts.files.iter_mut().find(|f| !f.rows.is_empty()).unwrap().rows.pop();
     };
     with_fault(lost).await.unwrap_err();
+}
+
+/// A fact counted for the pane after its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hop_off_by_one_pane() {
+    let sql = "SELECT window_start, window_end, count(*) AS n FROM HOP(a, ts, INTERVAL '1 hour', INTERVAL '6 hours') \
+               GROUP BY window_start, window_end";
+    let case = Case { sql: sql.into(), ..case() };
+    let moved = |facts: &mut Facts| {
+        *facts.files.iter_mut().flat_map(|f| &mut f.rows).find_map(|r| r.ts.as_mut()).unwrap() += HOUR;
+    };
+    with_fault_in(case.clone(), |_| {}).await.unwrap();
+    let error = with_fault_in(case, moved).await.unwrap_err();
+    assert!(error.contains("expected"), "{error}");
+}
+
+/// An hour's fact counted for the next day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolled_up_day_off_by_an_hour() {
+    let hours = "SELECT window_start, window_end, count(*) AS n FROM TUMBLE(a, ts, INTERVAL '1 hour') \
+                 GROUP BY window_start, window_end";
+    let day = "date_trunc('day', window_start)";
+    let mut case =
+        Case { sql: format!("SELECT {day} AS at, sum(n) AS n FROM ({hours}) AS h GROUP BY {day}"), ..case() };
+    case.end = "at + INTERVAL '1 day'".into();
+    let moved = |facts: &mut Facts| {
+        let mut rows = facts.files.iter_mut().flat_map(|f| &mut f.rows).filter_map(|r| r.ts.as_mut());
+        *rows.find(|t| (**t - EPOCH) % (24 * HOUR) >= 23 * HOUR).expect("a row of a day's last hour") += HOUR;
+    };
+    with_fault_in(case.clone(), |_| {}).await.unwrap();
+    with_fault_in(case, moved).await.unwrap_err();
 }
 
 /// The home is set back behind the table's back: the table must refuse what would double its rows.

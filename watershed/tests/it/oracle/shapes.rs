@@ -4,7 +4,7 @@
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
-use super::check::{Case, Variant, World, check, check_by, once};
+use super::check::{Case, World, check, check_by, once, variant};
 use super::facts::{Facts, Layout, Shape};
 
 const SQL: &str = "SELECT window_start, window_end, k, count(*) AS n, sum(v) AS total FROM TUMBLE(a, ts, INTERVAL '7 hours') \
@@ -50,7 +50,7 @@ async fn a_table_without_partitions_is_cut_where_files_end() {
     let mut case = case(Layout::Flat, Shape { partitions: 9, files: 1, ..Shape::default() }, 42);
     case.sources.get_mut("a").unwrap().files.retain(|f| !f.rows.is_empty());
     let world = World::new(&case);
-    let by_file = Variant { name: "", settings: vec![("slice", "0 s")], restart: false, parallelism: &[2] };
+    let by_file = variant("", &[("slice", "0 s")], false, &[2]);
     let summary = once(&world.engine(&by_file, 0, Stores::default()), &world.text(&case), false, true).await.unwrap();
     assert!(summary.run.slices >= case.sources["a"].files.len() as u64, "{summary:?}");
     assert_eq!(summary.total.late, 0);
@@ -59,11 +59,8 @@ async fn a_table_without_partitions_is_cut_where_files_end() {
 /// Slices narrower than partitions: files that follow each other in time are cut apart, others are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wide_partitions_are_cut_where_files_end() {
-    let narrow = |name, restart, parallelism| Variant {
-        name,
-        settings: vec![("commit_interval", "0 s"), ("slice", "5 hours")],
-        restart,
-        parallelism,
+    let narrow = |name, restart, parallelism: &[usize]| {
+        variant(name, &[("commit_interval", "0 s"), ("slice", "5 hours")], restart, parallelism)
     };
     let variants = [narrow("cut", false, &[2]), narrow("cut and restarted", true, &[2, 1])];
     let shape = Shape { files: 6, partitions: 4, rows: 60, ..Shape::default() };
@@ -82,10 +79,7 @@ async fn wide_partitions_are_cut_where_files_end() {
 /// Left alone, small partitions are joined; the result is the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_partitions_are_joined() {
-    let plain = [
-        Variant { name: "joined", settings: vec![], restart: false, parallelism: &[2] },
-        Variant { name: "joined and restarted", settings: vec![], restart: true, parallelism: &[1, 3] },
-    ];
+    let plain = [variant("joined", &[], false, &[2]), variant("joined and restarted", &[], true, &[1, 3])];
     let shape = Shape { grain: Grain::Hour, partitions: 100, rows: 12, leaks: 40, ..Shape::default() };
     let case = case(Layout::Hive(Grain::Hour), shape, 60);
     check_by(&case, &plain).await.unwrap_or_else(|e| panic!("{e}"));
@@ -105,12 +99,7 @@ async fn sources_of_different_grain_joined_and_cut() {
     let day = Shape { partitions: 40, rows: 20, leaks: 30, holes: 2, ..Shape::default() };
     let month = Facts::laid_out(Layout::Months, month, 70).in_order();
     let case = Case::over([("a", month), ("b", Facts::draw(day, 71))], sql);
-    let by = |name, slice, restart| Variant {
-        name,
-        settings: vec![("commit_interval", "0 s"), ("slice", slice)],
-        restart,
-        parallelism: &[2, 1],
-    };
+    let by = |name, slice, restart| variant(name, &[("commit_interval", "0 s"), ("slice", slice)], restart, &[2, 1]);
     let variants = [by("joined", "9 days", false), by("cut", "36 hours", true), by("one by one", "0 s", false)];
     check_by(&case, &variants).await.unwrap_or_else(|e| panic!("{e}"));
 }
