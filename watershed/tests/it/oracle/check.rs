@@ -268,9 +268,11 @@ pub(crate) fn used(world: &World, case: &Case, late: &Late) -> BTreeMap<String, 
     let boundaries = boundaries(world);
     let mut used = BTreeMap::new();
     for (name, facts) in &case.sources {
+        // A source that is declared and not read has no position.
+        let boundary = boundaries.get(name).copied().unwrap_or(i64::MIN);
         let (mut read, mut missed, mut kept) = (vec![], vec![], vec![]);
         for (index, file) in facts.files.iter().enumerate() {
-            if !facts.read(index, boundaries[name]) {
+            if !facts.read(index, boundary) {
                 continue;
             }
             let path = facts.short_path(index);

@@ -24,13 +24,14 @@
 //! SELECT …
 //! ```
 //!
-//! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`; `wide=1` adds
-//!   columns of every type. `table` is one to join: `csv`, `parquet` or `delta`. Facts, tables and statements hold for the records
+//! * `facts` draws a source ([`Shape`]); `time=` names the type of its event time: `utc`, `nanos`, `utc-nanos`; `layout=`
+//!   that of its folders: `months`, `new-york`, `pattern`, `flat`; `wide=1` adds columns of every type. `table` is one to join: `csv`, `parquet` or `delta`. Facts, tables and statements hold for the records
 //!   below; a view has those that it names.
 //! * `view` is a query that must pass [`check`]. `end=` is the end of a row's window over the view's columns: `window_end` where the
 //!   query names it, else, and by `end=none`, the view is taken to be stateless. `late` before it wants facts that are late.
 //! * `cut` is one more way to cut the next view's job: `slice='36 hours' stops=1,3 parallelism=2,1`, where the first run is stopped
-//!   after one step and has two workers, the second after three and has one, the third after one again.
+//!   after one step and has two workers, the second after three and has one, the third after one again. Without `slice` every
+//!   partition is one.
 //! * `oracle` is what DataFusion is asked instead of the view above, where that leaves something to us, such as ties.
 //! * `duckdb` gives the view above, column by column, in SQL of DuckDB's.
 //! * `error` is a query that must be refused with a message that holds the text.
@@ -53,7 +54,7 @@ use watershed_lake::Stores;
 
 use super::check::{Case, Variant, World, check, once, rejected, variants};
 use super::duckdb;
-use super::facts::{Facts, Shape};
+use super::facts::{Facts, Layout, Shape};
 use super::tables::{Format, Table};
 
 /// What a record asks for.
@@ -215,13 +216,12 @@ fn parse(text: &str) -> Result<Vec<Record>, String> {
 
 /// `slice='…' stops=1,3 parallelism=2,1`.
 fn variant(text: &str) -> Result<Variant, String> {
-    let mut settings = vec![("commit_interval", "0 s".to_string())];
-    let mut rest = text.to_string();
+    let (mut slice, mut rest) = ("0 s", text.to_string());
     if let Some((before, after)) = text.split_once("slice='") {
-        let (slice, after) = after.split_once('\'').ok_or("slice='…'")?;
-        settings.push(("slice", slice.to_string()));
-        rest = format!("{before}{after}");
+        let (wide, after) = after.split_once('\'').ok_or("slice='…'")?;
+        (slice, rest) = (wide, format!("{before}{after}"));
     }
+    let settings = vec![("commit_interval", "0 s".to_string()), ("slice", slice.to_string())];
     let (mut stops, mut parallelism) = (vec![], vec![2]);
     for word in rest.split_whitespace() {
         let numbers =
@@ -305,8 +305,19 @@ fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
     let name = words.next().ok_or("facts have a name")?;
     let mut shape = Shape { rows: 60, ..Shape::default() };
     let (mut seed, mut wide, mut time) = (1, false, DataType::Timestamp(TimeUnit::Microsecond, None));
+    let mut layout = None;
     for word in words {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("key=value, not {word:?}"))?;
+        if key == "layout" {
+            layout = Some(match value {
+                "months" => Layout::Months,
+                "new-york" => Layout::NewYork,
+                "pattern" => Layout::Pattern,
+                "flat" => Layout::Flat,
+                _ => return Err(format!("layout=months, new-york, pattern or flat, not {value:?}")),
+            });
+            continue;
+        }
         if key == "time" {
             time = match value {
                 "utc" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -332,12 +343,14 @@ fn facts(head: &str, body: &[&str]) -> Result<(String, Facts), String> {
             _ => return Err(format!("facts have no {key:?}")),
         }
     }
-    let mut facts = Facts::draw(shape, seed);
+    let layout = layout.unwrap_or(Layout::Hive(shape.grain));
+    let mut facts = Facts::laid_out(layout, shape, seed);
+    facts.options = layout.options().to_string();
     (facts.time, facts.wide) = (time, wide);
     for line in body {
         match line.split_once(' ') {
             Some(("watermark", delay)) => facts.delay = format!(" {delay}"),
-            Some(("with", options)) => facts.options = format!(", {options}"),
+            Some(("with", options)) => facts.options.push_str(&format!(", {options}")),
             Some(("column", column)) => {
                 let (name, sql) =
                     column.split_once(" = ").ok_or_else(|| format!("name = expression, not {column:?}"))?;
