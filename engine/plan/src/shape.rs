@@ -118,7 +118,7 @@ fn stateless(plan: &LogicalPlan, is_source: IsSource<'_>, at: Places) -> Result<
         }
         LogicalPlan::Join(join) => {
             let stream = joins::stream_side(join, is_source).map_err(|why| Error::sql_at(why, at.join.or(at.query)))?;
-            if aggregate_in(stream) {
+            if aggregate_in(stream, is_source) {
                 let message = "Join over Aggregate: not supported yet; join in FROM, below the GROUP BY, or make the \
                                aggregate a materialized view and read its table as a source";
                 return Err(Error::sql_at(message, at.join.or(at.query)));
@@ -135,8 +135,12 @@ fn stateless(plan: &LogicalPlan, is_source: IsSource<'_>, at: Places) -> Result<
     }
 }
 
-fn aggregate_in(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(aggregate_in)
+/// Whether the stream is aggregated, on whose way tables may be that are aggregates themselves.
+fn aggregate_in(plan: &LogicalPlan, is_source: IsSource<'_>) -> bool {
+    let on_the_way = |input: &&LogicalPlan| joins::reads_source(input, is_source);
+    let inputs = plan.inputs();
+    matches!(plan, LogicalPlan::Aggregate(_))
+        || inputs.into_iter().filter(on_the_way).any(|input| aggregate_in(input, is_source))
 }
 
 /// Why a node cannot be made incremental.

@@ -53,7 +53,11 @@ fn with(add: &Value, vector: Option<&Value>, change: bool) -> Value {
 }
 
 fn remove(add: &Value, change: bool) -> Value {
-    json!({"remove": {"path": add["path"], "dataChange": change}})
+    let mut remove = json!({"path": add["path"], "dataChange": change});
+    if let Some(vector) = add.get("deletionVector") {
+        remove["deletionVector"] = vector.clone();
+    }
+    json!({ "remove": remove })
 }
 
 fn protocol() -> Value {
@@ -86,7 +90,7 @@ fn runs(deleted: &Option<std::sync::Arc<DeletedRows>>) -> Option<(u64, Vec<(u64,
 async fn every_storage_is_resolved() {
     let lake = Lake::new();
     table(&lake).await;
-    let add = adds(&lake, 1).remove(0);
+    let mut add = adds(&lake, 1).remove(0);
     let at = write_vectors(&lake, FILE.0, &[&[7], &[0, 1, 2, 39], &[]]);
     let other = write_vectors(&lake, PREFIXED.0, &[&[5]])[0];
     let absolute = url::Url::from_file_path(lake.folder.path().join("t").join(FILE.0)).unwrap().to_string();
@@ -100,7 +104,9 @@ async fn every_storage_is_resolved() {
     ];
     let history = history(&lake).await;
     for (i, (vector, expected)) in cases.into_iter().enumerate() {
-        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), with(&add, Some(&vector), true)]);
+        let marked = with(&add, Some(&vector), true);
+        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), marked.clone()]);
+        add = marked["add"].clone();
         let files = files(&history.pin(None).await.unwrap());
         let deleted = history.deleted(&files).await.unwrap();
         assert_eq!((files.len(), runs(&deleted[1])), (2, None));
@@ -151,7 +157,9 @@ async fn a_vector_that_cannot_be_read_is_an_error() {
     let history = history(&lake).await;
     for (i, (vector, bytes, words)) in cases.into_iter().enumerate() {
         std::fs::write(&path, bytes).unwrap();
-        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), with(&add, Some(&vector), true)]);
+        let marked = with(&add, Some(&vector), true);
+        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), marked.clone()]);
+        add = marked["add"].clone();
         let files = files(&history.pin(None).await.unwrap());
         let error = history.deleted(&files).await.unwrap_err();
         let text = error.to_string();

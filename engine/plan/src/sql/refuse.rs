@@ -200,13 +200,10 @@ fn call(function: &Function) -> ControlFlow<Error> {
         return refuse(function, why);
     }
     match name.as_str() {
-        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => {
-            let why = format!(
-                "{name}: depends on the order in which rows are read, which history does not have; not supported yet, also \
-                 with ORDER BY inside; min, max and count(DISTINCT …) do not depend on it"
-            );
-            refuse(function, why)
+        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" | "listagg" if !ordered(function) => {
+            refuse(function, shape::unordered(&name))
         }
+        "any_value" => refuse(function, shape::ANY_VALUE),
         _ => volatile(function),
     }
 }
@@ -221,10 +218,6 @@ fn volatile(function: &Function) -> ControlFlow<Error> {
             );
             refuse(function, why)
         }
-        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" | "listagg" if !ordered(function) => {
-            refuse(function, shape::unordered(&name))
-        }
-        "any_value" => refuse(function, shape::ANY_VALUE),
         _ => ControlFlow::Continue(()),
     }
 }

@@ -230,7 +230,8 @@ async fn files_are_matched_by_number_where_they_have_numbers() {
     let lowered = f.lower("SELECT a FROM t").await.unwrap();
     let parts = f.run(lowered.fragment.bind(&f.everything(&lowered)).unwrap()).await;
     assert!(parts.iter().flatten().all(|batch| batch.schema() == lowered.fragment.schema()));
-    assert_eq!(both(&f, "SELECT a, c FROM t WHERE a >= 13").await, (three.iter().map(|s| s.to_string()).collect(), 6));
+    // Of three files a row group each, and the fourth whole: nothing tells what a column holds that it does not have.
+    assert_eq!(both(&f, "SELECT a, c FROM t WHERE a >= 13").await, (three.iter().map(|s| s.to_string()).collect(), 10));
     let (found, _) = both(&f, "SELECT a, c FROM t WHERE c >= 23 AND ts IS NOT NULL").await;
     assert_eq!(found, ["| 13 | 23 |", "| 13 | 23 |", "| 13 | 23 |", "| | 23 |"]);
 }
