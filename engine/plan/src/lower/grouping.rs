@@ -59,10 +59,14 @@ impl Lowering<'_> {
     /// Finds the window among the group expressions, and what remains to group by.
     pub(super) fn grouping(&self, aggregate: &Aggregate, below: Option<&Below<'_>>) -> Result<Grouping> {
         let at = self.window_at.or(self.grouping_at).or(self.at);
-        let mut roles = vec![];
+        // The same expression twice is one column.
+        let mut exprs: Vec<&Expr> = vec![];
         for expr in &aggregate.group_expr {
-            roles.push(self.role(expr, aggregate, below)?);
+            if !exprs.contains(&expr) {
+                exprs.push(expr);
+            }
         }
+        let roles = exprs.iter().map(|expr| self.role(expr, aggregate, below)).collect::<Result<Vec<_>>>()?;
         let misused = marks::misused(aggregate).map_err(|e| self.error(&e))?;
         if let Some(expr) = misused {
             return Err(Error::sql_at(
@@ -74,7 +78,7 @@ impl Lowering<'_> {
             ));
         }
         let Some(chosen) = self.chosen(&roles, below)? else { return Err(self.no_window(aggregate, below)) };
-        let key_of = |i: usize| aggregate.group_expr[i].clone();
+        let key_of = |i: usize| exprs[i].clone();
         let name = |i: usize| aggregate.schema.field(i).name().clone();
 
         let edge_of = |role: Role| match (role, roles[chosen]) {
@@ -119,10 +123,10 @@ impl Lowering<'_> {
             Role::Key => return Err(Error::bug("a key was taken for a window")),
         };
         let first_name = if groups[chosen].output == 0 { name(chosen) } else { "window_start".to_string() };
-        let exprs = std::iter::once(first).chain(keys.iter().map(|i| key_of(*i)));
+        let grouped = std::iter::once(first).chain(keys.iter().map(|i| key_of(*i)));
         let names = unique(std::iter::once(first_name).chain(keys.iter().map(|i| name(*i))));
         let (below, from) = self.time(roles[chosen], form, below);
-        Ok(Grouping { form, windows, groups, columns: exprs.zip(names).collect(), below, from })
+        Ok(Grouping { form, windows, groups, columns: grouped.zip(names).collect(), below, from })
     }
 
     /// How the source's watermark and the view's beginning reach an aggregate whose windows are of this role.

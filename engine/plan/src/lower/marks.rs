@@ -41,6 +41,10 @@ pub(super) fn to_panes(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError
 }
 
 fn below(plan: &LogicalPlan) -> Result<Option<String>, DataFusionError> {
+    // Another aggregate has been looked at by itself, and puts out edges of windows that are complete.
+    if matches!(plan, LogicalPlan::Aggregate(_)) {
+        return Ok(None);
+    }
     let inputs = plan.inputs();
     let is_projection = matches!(plan, LogicalPlan::Projection(_));
     for expr in plan.expressions() {

@@ -61,6 +61,17 @@ const CASES: &[Case] = &[
         end: Some(WindowEnd::Fixed(Span(15 * 60_000_000))),
         groups: "date_bin",
     },
+    // The same key twice is one.
+    Case {
+        sql: "SELECT window_start, CAST(delay AS SMALLINT) AS a, CAST(delay AS SMALLINT) AS b, count(*) AS n
+              FROM TUMBLE(flights, date, INTERVAL '1 hour')
+              GROUP BY window_start, CAST(delay AS SMALLINT), CAST(delay AS SMALLINT) HAVING count(*) > 0",
+        output: "window_start a b n",
+        key: "window_start a",
+        window_start: Some("window_start"),
+        end: HOUR,
+        groups: "window_start",
+    },
     // The window's end alone stands for it.
     Case {
         sql: "SELECT window_end, max(delay) AS m FROM TUMBLE(flights, date, INTERVAL '1 hour') GROUP BY window_end",

@@ -98,7 +98,10 @@ fn errors_point_at_their_place() {
         ("CREATE TABLE t (a INT, b JSON)", "line 1, column 24: b: type JSON is not supported"),
         ("CREATE TABLE t (a INT, PRIMARY KEY (a))", "constraints are not supported yet"),
         ("CREATE TABLE t (a INT PRIMARY KEY)", "line 1, column 17: a: PRIMARY KEY is not supported yet"),
-        ("CREATE INDEX i ON t (a)", "line 1, column 8: expected SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE"),
+        (
+            "CREATE INDEX i ON t (a)",
+            "line 1, column 8: expected SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE",
+        ),
         ("INSERT INTO t (a) SELECT 1", "line 1, column 15: a list of columns is not supported yet"),
         ("DROP TABLE t KEEP TABLE", "line 1, column 14: KEEP TABLE goes with"),
         ("SELECT 1 FROM t t2 t3", "line 1, column 20: expected the end of the statement, or ;, found t3"),
