@@ -50,4 +50,9 @@ run --home "$demo/home" query "
 SELECT state, city, sum(flights) AS flights, round(sum(flights * mean_delay) / sum(flights), 1) AS mean_delay
 FROM delays_by_city GROUP BY state, city HAVING sum(flights) >= 1000 ORDER BY mean_delay DESC LIMIT 5"
 
+say "7. The busiest three hours: windows that overlap"
+run --home "$demo/home" query "
+SELECT window_start, window_end, origin, flights, round(mean_delay, 1) AS mean_delay
+FROM traffic ORDER BY flights DESC, window_start LIMIT 5"
+
 say "The results are Delta tables in $demo/home/tables. In DuckDB, say:  FROM delta_scan('$demo/home/tables/delays');"

@@ -18,6 +18,12 @@ SELECT window_start, window_end, origin,
 FROM TUMBLE(flights, date, INTERVAL '1 hour')
 GROUP BY window_start, window_end, origin;
 
+-- How busy is each airport right now? The last three hours, anew every hour: windows overlap and share their work.
+CREATE MATERIALIZED VIEW traffic AS
+SELECT window_start, window_end, origin, count(*) AS flights, avg(delay) AS mean_delay
+FROM HOP(flights, date, INTERVAL '1 hour', INTERVAL '3 hours')
+GROUP BY window_start, window_end, origin;
+
 -- Every flight that arrived two hours late or more. No windows, no state: rows are passed on as they come.
 CREATE MATERIALIZED VIEW long_delays AS
 SELECT date, origin, destination, distance, delay
