@@ -38,6 +38,9 @@ impl Partials {
     }
 }
 
+/// Keys, and accumulators with a group for each, in the same order.
+type Combined = (Vec<u32>, Vec<Box<dyn GroupsAccumulator>>);
+
 /// The moving run.
 pub(crate) struct Sliding {
     aggregates: Vec<Arc<AggregateFunctionExpr>>,
@@ -143,7 +146,7 @@ impl Sliding {
         Ok(Partials { keys, states })
     }
 
-    fn combine(&mut self, parts: &[&Partials]) -> Result<(Vec<u32>, Vec<Box<dyn GroupsAccumulator>>)> {
+    fn combine(&mut self, parts: &[&Partials]) -> Result<Combined> {
         let mut accumulators = accumulators(&self.aggregates)?;
         let mut keys: Vec<u32> = vec![];
         let mut merge = |places: &mut Vec<u32>| -> Result<()> {

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn every_piece_of_a_file_has_its_marks() {
         let files = [DataFile::new("a", 3), DataFile::new("b", 10 << 20), DataFile::new("c", 3)];
-        let deleted = [1, 2].map(|rows| Some(Arc::new(DeletedRows { rows, runs: vec![0..1] })));
+        let deleted = [1, 2].map(|rows| Some(Arc::new(DeletedRows { rows, runs: std::iter::once(0..1).collect() })));
         let deleted = [None, deleted[0].clone(), deleted[1].clone()];
         let mut pieces = pieces(&files, 2);
         mark(&mut pieces, &files, &deleted);

@@ -123,7 +123,7 @@ async fn every_storage_is_resolved() {
 async fn a_vector_that_cannot_be_read_is_an_error() {
     let lake = Lake::new();
     table(&lake).await;
-    let add = adds(&lake, 1).remove(0);
+    let mut add = adds(&lake, 1).remove(0);
     let at = write_vectors(&lake, FILE.0, &[&[1, 2], &[3, 50]]);
     let path = lake.folder.path().join("t").join(FILE.0);
     let whole = std::fs::read(&path).unwrap();

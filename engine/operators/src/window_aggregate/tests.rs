@@ -130,12 +130,10 @@ impl Bench {
             windows.filter(|(_, end)| *end > *before && *end <= watermark).map(|(s, e)| (s, e, *k, *v))
         });
         let copies: Vec<_> = copies.collect();
-        let of_edge = |edge: &dyn Fn(&(i64, i64, Option<i64>, Option<f64>)) -> i64| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from_iter_values(copies.iter().map(edge)))
-        };
+        let times = |times: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(times)) };
         let table = RecordBatch::try_from_iter_with_nullable([
-            ("s", of_edge(&|c| c.0), true),
-            ("e", of_edge(&|c| c.1), true),
+            ("s", times(copies.iter().map(|c| c.0).collect()), true),
+            ("e", times(copies.iter().map(|c| c.1).collect()), true),
             ("k", Arc::new(Int64Array::from_iter(copies.iter().map(|c| c.2))), true),
             ("v", Arc::new(Float64Array::from_iter(copies.iter().map(|c| c.3))), true),
         ])

@@ -208,11 +208,11 @@ async fn good_queries_are_lowered() {
         assert_eq!(names(&lowered.output), case.output, "{}", case.sql);
         assert_eq!(lowered.key.join(" "), case.key, "{}", case.sql);
         assert_eq!(lowered.window_start.as_deref(), case.window_start, "{}", case.sql);
-        let ends = lowered.stages.iter().map(|stage| match stage.spec.windows {
+        let mut ends = lowered.stages.iter().map(|stage| match stage.spec.windows {
             Windows::Single(end) => end,
             Windows::Paned(form) => form.end(),
         });
-        assert_eq!(ends.last(), case.end, "{}", case.sql);
+        assert_eq!(ends.next_back(), case.end, "{}", case.sql);
         assert_eq!(lowered.fragment.partitions(), 2, "{}", case.sql);
 
         let bound = lowered.fragment.bind(&f.everything(&lowered)).unwrap();
