@@ -21,7 +21,7 @@ use watershed_core::{Error, Result};
 const PREFIX: &str = "WATERSHED_";
 
 /// Names in the environment that are not settings: the command line's own, and those of scripts around it.
-const RESERVED: [&str; 8] = ["home", "log", "cache", "python", "chaos", "seed", "queries", "slt"];
+const RESERVED: [&str; 9] = ["home", "log", "cache", "python", "spark", "chaos", "seed", "queries", "slt"];
 const RESERVED_PREFIX: &str = "test_";
 
 const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];

@@ -123,7 +123,7 @@ async fn every_storage_is_resolved() {
 async fn a_vector_that_cannot_be_read_is_an_error() {
     let lake = Lake::new();
     table(&lake).await;
-    let mut add = adds(&lake, 1).remove(0);
+    let add = adds(&lake, 1).remove(0);
     let at = write_vectors(&lake, FILE.0, &[&[1, 2], &[3, 50]]);
     let path = lake.folder.path().join("t").join(FILE.0);
     let whole = std::fs::read(&path).unwrap();
@@ -157,9 +157,7 @@ async fn a_vector_that_cannot_be_read_is_an_error() {
     let history = history(&lake).await;
     for (i, (vector, bytes, words)) in cases.into_iter().enumerate() {
         std::fs::write(&path, bytes).unwrap();
-        let marked = with(&add, Some(&vector), true);
-        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), marked.clone()]);
-        add = marked["add"].clone();
+        put_entry(&lake, "t", 4 + i as u64, &[remove(&add, true), with(&add, Some(&vector), true)]);
         let files = files(&history.pin(None).await.unwrap());
         let error = history.deleted(&files).await.unwrap_err();
         let text = error.to_string();

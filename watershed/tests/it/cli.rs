@@ -156,7 +156,7 @@ fn a_changed_statement_is_refused_with_the_difference_and_replaced_on_purpose() 
 #[test]
 fn an_interrupted_run_ends_at_a_safe_point_and_goes_on() {
     let world = World::loaded();
-    let mut command = world.command(&["run", "flights.sql", "--throttle-rows", "1"]);
+    let mut command = world.command(&["run", "flights.sql", "--slice", "0 s", "--throttle-rows", "1"]);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It has begun once the catalog has its jobs.
     let begun = world.dir.path().join(".watershed/jobs/late_ones");
