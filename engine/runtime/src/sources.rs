@@ -195,7 +195,8 @@ impl Sources {
                 };
                 let width = Span(next.interval.end.0.saturating_sub(next.interval.start.0));
                 let wide = match rules.slice {
-                    Some(slice) => slice.0 > 0 && slice < width,
+                    // Partitions are read whole: cutting them while files are compacted could read rows twice.
+                    Some(slice) => standing.snapshot.by_statistics && slice.0 > 0 && slice < width,
                     None => {
                         standing.snapshot.by_statistics
                             && next.files.iter().map(DataFile::bytes).sum::<u64>() > rules.join

@@ -233,7 +233,10 @@ impl Reader {
 
 fn refine(table: &Table, now: &mut Snapshot, boundary: EventTime, slice: i64, continued: &mut BTreeSet<EventTime>) {
     let at = now.partitions.partition_point(|p| p.interval.start < boundary);
-    if slice == 0 || now.partitions.get(at).is_none_or(|p| p.interval.end.0 - p.interval.start.0 <= slice) {
+    if slice == 0
+        || !now.by_statistics
+        || now.partitions.get(at).is_none_or(|p| p.interval.end.0 - p.interval.start.0 <= slice)
+    {
         return;
     }
     let mut partition = now.partitions.remove(at);
