@@ -2,7 +2,7 @@
 //!
 //! Two uses. A table that is not partitioned by time is read cluster by cluster; and a partition wider than the slices that
 //! the user wants is cut into clusters. Files that overlap in time stay together, for reading one of them early would only
-//! hold its later rows in open windows; to touch in one instant is to overlap.
+//! hold its later rows in open windows; to touch in one instant is no overlap.
 //!
 //! **Invariant:** a cluster holds exactly the pieces that are [`placed`] in its interval. So "every piece placed before the
 //! boundary has been read" is all that a [`Position`] has to say, whatever the clusters of a later version are, and however
@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use crate::epoch::Position;
-use crate::history::{DataFile, Snapshot, TimePartition, Times};
+use crate::history::{DataFile, LONG, Snapshot, TimePartition, Times};
 use crate::time::{EventTime, Interval};
 
 /// Where a piece stands in a partition that is read piece by piece: its earliest time, or the partition's start where
@@ -49,6 +49,17 @@ pub fn cut(partition: TimePartition) -> Vec<TimePartition> {
         files: group.files,
     };
     groups.into_iter().enumerate().zip(ends).map(part).collect()
+}
+
+/// A partition as its clusters, once its files are known by their pieces; in the partition's own interval, which the clusters
+/// beside it may have clipped before.
+pub fn refined(partition: TimePartition, by_statistics: bool) -> Vec<TimePartition> {
+    let end = partition.interval.end;
+    let mut parts = if by_statistics { clusters(partition.files) } else { cut(partition) };
+    if let Some(last) = parts.last_mut() {
+        last.interval.end = last.interval.end.min(end);
+    }
+    parts
 }
 
 /// The files of a snapshot that have to be known by their pieces before it is [`settle`]d: those that the boundary may cut.
@@ -150,8 +161,9 @@ fn groups(files: Vec<DataFile>, within: Interval) -> Vec<Group> {
     spans.sort_by(|a, b| (a.0, a.1, &a.2.path, a.2.range).cmp(&(b.0, b.1, &b.2.path, b.2.range)));
     let mut groups: Vec<Group> = vec![];
     for (start, last, file) in spans {
-        // What touches stays together: of a long file a piece may stand there, and would be taken for read or unread with it.
-        let free = EventTime(last.0.saturating_add(1));
+        // A long file that touches what follows may have a piece that stands there: it would be taken for unread.
+        let whole = file.range.is_none() && file.size >= LONG;
+        let free = if whole { EventTime(last.0.saturating_add(1)) } else { last };
         match groups.last_mut() {
             Some(group) if start < group.free || start == group.start => {
                 (group.last, group.free) = (group.last.max(last), group.free.max(free));

@@ -195,8 +195,7 @@ impl Sources {
                 };
                 let width = Span(next.interval.end.0.saturating_sub(next.interval.start.0));
                 let wide = match rules.slice {
-                    // Partitions are read whole: cutting them while files are compacted could read rows twice.
-                    Some(slice) => standing.snapshot.by_statistics && slice.0 > 0 && slice < width,
+                    Some(slice) => slice.0 > 0 && slice < width,
                     None => {
                         standing.snapshot.by_statistics
                             && next.files.iter().map(DataFile::bytes).sum::<u64>() > rules.join
@@ -308,7 +307,7 @@ impl Pinned {
 async fn refine(input: &Input, snapshot: &mut Snapshot, at: usize) -> Result<usize> {
     let mut partition = snapshot.partitions.remove(at);
     partition.files = input.history.pieces(partition.files).await?;
-    let parts = if snapshot.by_statistics { cut::clusters(partition.files) } else { cut::cut(partition) };
+    let parts = cut::refined(partition, snapshot.by_statistics);
     let count = parts.len();
     snapshot.partitions.splice(at..at, parts);
     Ok(count)

@@ -21,11 +21,13 @@ fn is(found: &[TimePartition], expected: &[(i64, i64, &str)]) {
 #[test]
 fn files_that_overlap_stay_together() {
     let files = vec![file("d", 30, 40), file("b", 10, 19), file("a", 0, 10), file("c", 15, 22)];
-    is(&clusters(files), &[(0, 23, "abc"), (30, 41, "d")]);
+    is(&clusters(files), &[(0, 10, "a"), (10, 23, "bc"), (30, 41, "d")]);
     is(&clusters(vec![]), &[]);
-    // Touching in one instant is overlapping: a piece of one may stand there.
-    is(&clusters(vec![file("a", 0, 10), file("b", 10, 10), file("c", 10, 20)]), &[(0, 21, "abc")]);
-    is(&clusters(vec![file("a", 0, 9), file("b", 10, 20)]), &[(0, 10, "a"), (10, 21, "b")]);
+    // Touching in one instant, and files that are one instant.
+    is(&clusters(vec![file("a", 0, 10), file("b", 10, 10), file("c", 10, 20)]), &[(0, 10, "a"), (10, 21, "bc")]);
+    // A long file that touches may have a piece where it does.
+    let long = DataFile { size: LONG, ..file("a", 0, 10) };
+    is(&clusters(vec![long, file("b", 10, 20)]), &[(0, 21, "ab")]);
 }
 
 #[test]

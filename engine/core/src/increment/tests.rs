@@ -233,15 +233,12 @@ impl Reader {
 
 fn refine(table: &Table, now: &mut Snapshot, boundary: EventTime, slice: i64, continued: &mut BTreeSet<EventTime>) {
     let at = now.partitions.partition_point(|p| p.interval.start < boundary);
-    if slice == 0
-        || !now.by_statistics
-        || now.partitions.get(at).is_none_or(|p| p.interval.end.0 - p.interval.start.0 <= slice)
-    {
+    if slice == 0 || now.partitions.get(at).is_none_or(|p| p.interval.end.0 - p.interval.start.0 <= slice) {
         return;
     }
     let mut partition = now.partitions.remove(at);
     partition.files = partition.files.into_iter().flat_map(|f| table.pieces(f)).collect();
-    let parts = if now.by_statistics { cut::clusters(partition.files) } else { cut::cut(partition) };
+    let parts = cut::refined(partition, now.by_statistics);
     if !now.by_statistics {
         continued.extend(parts[1..].iter().map(|p| p.interval.start));
     }
@@ -328,6 +325,17 @@ proptest! {
         let wrong: Vec<_> = (1..=table.rows).filter(|id| reader.read.get(id) != Some(&1)).collect();
         prop_assert!(wrong.is_empty(), "rows {wrong:?} of {} were not read once: {:?}", table.rows, reader.read);
     }
+}
+
+/// A row group at the very end of another, in a partition that is looked at twice before it is read.
+#[test]
+fn a_partition_that_is_refined_again_keeps_its_end() {
+    let mut table = Table { by_statistics: true, ..Table::default() };
+    let mut reader = Reader::default();
+    table.append(0, true, false, &[vec![28, 57], vec![57]]);
+    reader.run(&table, 3, 5, true, false);
+    reader.run(&table, 1000, 0, false, true);
+    assert_eq!(reader.read, BTreeMap::from([(1, 1), (2, 1), (3, 1)]));
 }
 
 /// A table of two files, of which one was read, compacted into one.

@@ -56,9 +56,9 @@ async fn a_table_without_partitions_is_cut_where_files_end() {
     assert_eq!(summary.total.late, 0);
 }
 
-/// Slices narrower than partitions: partitions are read whole all the same.
+/// Slices narrower than partitions: files that follow each other in time are cut apart, others are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slices_narrower_than_partitions() {
+async fn wide_partitions_are_cut_where_files_end() {
     let narrow = |name, restart, parallelism: &[usize]| {
         variant(name, &[("commit_interval", "0 s"), ("slice", "5 hours")], restart, parallelism)
     };
@@ -69,6 +69,10 @@ async fn slices_narrower_than_partitions() {
         let facts = case.sources.remove("a").unwrap().in_order();
         case.sources.insert("a".into(), facts);
         check_by(&case, &variants).await.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let world = World::new(&case);
+        let engine = world.engine(&variants[0], 0, Stores::default());
+        let summary = once(&engine, &world.text(&case), false, true).await.unwrap();
+        assert!(summary.run.slices > 6, "4 days, and more slices: {summary:?}");
     }
 }
 
