@@ -6,12 +6,19 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::physical_plan::ExecutionPlan;
 use watershed_core::scan::ScanInput;
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink};
 use watershed_core::{Error, Result};
+use watershed_operators::window_operator;
 use watershed_plan as plan;
+use watershed_plan::Lowered;
 use watershed_runtime as runtime;
+use watershed_runtime::{Graph, Input, Stage};
+
+use crate::relations::Known;
 
 /// A lowered fragment, as the runtime binds it.
 pub(crate) struct Fragment(pub(crate) plan::Fragment);
@@ -109,4 +116,44 @@ pub(crate) fn renamed_schema(schema: &Schema, columns: &[String]) -> Schema {
     let fields = schema.fields().iter().zip(columns);
     let named = |(field, name): (&Arc<Field>, &String)| field.as_ref().clone().with_name(name);
     Schema::new(fields.map(named).collect::<Vec<_>>())
+}
+
+/// The sources, each once, and for each hole of the fragment the one that fills it.
+pub(crate) fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Vec<usize>)> {
+    let mut names: Vec<&String> = vec![];
+    let mut holes = vec![];
+    for name in &lowered.inputs {
+        let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
+        });
+        holes.push(at);
+    }
+    let input = |name: &String| {
+        let source =
+            known.sources.get(name).ok_or_else(|| Error::bug(format!("the plan reads {name}, which is not open")))?;
+        Ok(Input {
+            name: name.clone(),
+            history: source.history.clone(),
+            delay: source.delay,
+            bounded: source.bounded,
+            max_leak: source.max_leak,
+        })
+    };
+    let inputs = names.into_iter().map(input).collect::<Result<_>>()?;
+    Ok((inputs, holes))
+}
+
+pub(crate) fn graph(job: &str, lowered: Lowered, holes: Vec<usize>, parallelism: usize, tasks: &TaskContext) -> Graph {
+    let stages = lowered.stages.into_iter().enumerate().map(|(number, stage)| {
+        let (spec, pool, name) = (Arc::clone(&stage.spec), Arc::clone(tasks.memory_pool()), job.to_string());
+        let hashed = spec.hashed();
+        let operator = move |shard| {
+            let account = MemoryConsumer::new(format!("{name}, aggregate {number}, shard {shard}")).register(&pool);
+            window_operator(Arc::clone(&spec), account)
+        };
+        Stage { operator: Arc::new(operator), finish: Arc::new(Finish(stage.finish)), hashed }
+    });
+    let stages = stages.collect();
+    Graph { fragment: Arc::new(Fragment(lowered.fragment)), holes, stages, parallelism }
 }

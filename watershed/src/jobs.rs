@@ -14,14 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use watershed_core::error::Place;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, EventTime, Result};
 use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
-use watershed_operators::window_operator;
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
-use watershed_runtime::{Context, Goal, Graph, Input, Job, Stage, Summary};
+use watershed_runtime::{Context, Goal, Job, Summary};
 
 use crate::bindings;
 use crate::catalog::{Draft, Entry, Kind};
@@ -225,9 +223,9 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
     let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
     let tasks = known.planner.task_context();
-    let (inputs, holes) = inputs(&lowered, &known)?;
+    let (inputs, holes) = bindings::inputs(&lowered, &known)?;
     let job = Job {
-        graph: graph(&name, lowered, holes, parallelism, &tasks),
+        graph: bindings::graph(&name, lowered, holes, parallelism, &tasks),
         name,
         incarnation: entry.incarnation,
         inputs,
@@ -469,44 +467,4 @@ async fn refuse_foreign(engine: &Engine, location: &str, asked: &Asked<'_>, at: 
     let message =
         format!("there is a table in {location} that this view did not make; give another location, or remove it");
     Err(Error::sql_at(message, Some(at)))
-}
-
-/// The sources, each once, and for each hole of the fragment the one that fills it.
-fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Vec<usize>)> {
-    let mut names: Vec<&String> = vec![];
-    let mut holes = vec![];
-    for name in &lowered.inputs {
-        let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        });
-        holes.push(at);
-    }
-    let input = |name: &String| {
-        let source =
-            known.sources.get(name).ok_or_else(|| Error::bug(format!("the plan reads {name}, which is not open")))?;
-        Ok(Input {
-            name: name.clone(),
-            history: source.history.clone(),
-            delay: source.delay,
-            bounded: source.bounded,
-            max_leak: source.max_leak,
-        })
-    };
-    let inputs = names.into_iter().map(input).collect::<Result<_>>()?;
-    Ok((inputs, holes))
-}
-
-fn graph(job: &str, lowered: Lowered, holes: Vec<usize>, parallelism: usize, tasks: &TaskContext) -> Graph {
-    let stages = lowered.stages.into_iter().enumerate().map(|(number, stage)| {
-        let (spec, pool, name) = (Arc::clone(&stage.spec), Arc::clone(tasks.memory_pool()), job.to_string());
-        let hashed = spec.hashed();
-        let operator = move |shard| {
-            let account = MemoryConsumer::new(format!("{name}, aggregate {number}, shard {shard}")).register(&pool);
-            window_operator(Arc::clone(&spec), account)
-        };
-        Stage { operator: Arc::new(operator), finish: Arc::new(bindings::Finish(stage.finish)), hashed }
-    });
-    let stages = stages.collect();
-    Graph { fragment: Arc::new(bindings::Fragment(lowered.fragment)), holes, stages, parallelism }
 }

@@ -4,7 +4,9 @@
 //! history. When the commit interval has passed, the step in hand ends the epoch: its shards freeze their state, its data
 //! files are closed, the manifest is written, and the commit goes its way while the next epoch is being computed.
 //!
-//! **Invariant:** manifest N+1 is created only after every sink has epoch N, and a commit of N begins only after manifest N.
+//! * [`epoch`]: what ends an epoch.
+
+mod epoch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +15,9 @@ use std::time::Duration;
 use datafusion::execution::SendableRecordBatchStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
-use watershed_core::epoch::{ChunkRef, Counts, FORMAT, Manifest, Position, SinkEpoch};
+use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::{Operator, StateSize};
-use watershed_core::sink::{EpochWriter, PreparedCommit};
+use watershed_core::sink::EpochWriter;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
@@ -286,92 +288,6 @@ impl Runner {
         now.saturating_sub(self.epoch_began) >= wished.min(at_stake)
     }
 
-    /// Freezes the state, closes the files, writes the manifest, and sends the commit on its way.
-    async fn end_epoch(&mut self, ended: bool) -> Result<()> {
-        let writers = std::mem::replace(&mut self.writers, Writers::start(&self.job)?);
-        self.freeze().await?;
-        let prepared = BTreeMap::from([
-            (self.job.sink.name().to_string(), writers.main.finish().await?),
-            (self.job.rejects.name().to_string(), writers.rejects.finish().await?),
-        ]);
-        self.settle().await?;
-        let manifest = self.manifest(prepared, ended);
-        self.checkpoints.create(&manifest).await?;
-        self.epoch = manifest.epoch;
-        for (sink, epoch) in &manifest.sinks {
-            if !epoch.prepared.files.is_empty() {
-                self.committed.insert(sink.clone(), Some(manifest.epoch));
-            }
-        }
-        let clean = manifest.epoch.is_multiple_of(CLEAN_EVERY).then(|| self.checkpoints.clone());
-        self.committing = Some(tokio::spawn(commit(Arc::clone(&self.job), manifest, clean)));
-        self.steps_in_epoch = 0;
-        self.epoch_began = self.context.clock.elapsed();
-        Ok(())
-    }
-
-    /// Waits until every sink has the last epoch.
-    async fn settle(&mut self) -> Result<()> {
-        match self.committing.take() {
-            Some(commit) => joined(commit.await)?,
-            None => Ok(()),
-        }
-    }
-
-    /// Takes a snapshot of every shard and writes what is fresh.
-    async fn freeze(&mut self) -> Result<()> {
-        let (mut state, mut held) = (vec![], Held::new());
-        for shard in &mut self.shards {
-            let index = shard.index;
-            for (stage, (operator, _)) in shard.stages.iter_mut().enumerate() {
-                let snapshot = operator.checkpoint()?;
-                for id in snapshot.kept {
-                    let chunk = self.held.get(&(stage, index, id)).cloned();
-                    let chunk = chunk.ok_or_else(|| Error::bug(format!("chunk {id:?} of shard {index} is nowhere")))?;
-                    state.push(chunk.clone());
-                    held.insert((stage, index, id), chunk);
-                }
-                if snapshot.fresh.is_empty() {
-                    continue;
-                }
-                let file = format!("{:020}-{}-{stage}-{index}.arrow", self.epoch + 1, self.attempt);
-                let (ids, chunks): (Vec<_>, Vec<_>) = snapshot.fresh.into_iter().unzip();
-                self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
-                for (batch, id) in ids.into_iter().enumerate() {
-                    let chunk = ChunkRef { file: file.clone(), batch, shard: index, stage };
-                    state.push(chunk.clone());
-                    held.insert((stage, index, id), chunk);
-                }
-            }
-        }
-        (self.state, self.held) = (state, held);
-        self.state_shards = self.shards.len();
-        Ok(())
-    }
-
-    /// The manifest of the next number.
-    fn manifest(&self, mut prepared: BTreeMap<String, PreparedCommit>, ended: bool) -> Manifest {
-        let sinks = self.committed.iter().map(|(sink, committed)| {
-            let prepared = prepared.remove(sink).unwrap_or_default();
-            (sink.clone(), SinkEpoch { prepared, committed: *committed })
-        });
-        Manifest {
-            format: FORMAT,
-            job: self.job.name.clone(),
-            incarnation: self.job.incarnation,
-            attempt: self.attempt,
-            epoch: self.epoch + 1,
-            watermark: self.watermark,
-            positions: self.positions.clone(),
-            sinks: sinks.collect(),
-            shards: self.state_shards,
-            state: self.state.clone(),
-            counts: sum(self.before, self.run),
-            join: self.join,
-            ended,
-        }
-    }
-
     /// During a replay: when the steps have come to where the lost manifest stood, what tables have is thrown away.
     fn replayed(&mut self, step: &Step) -> Result<()> {
         let Some(replay) = &self.replay else { return Ok(()) };
@@ -455,24 +371,6 @@ impl Runner {
             elapsed: self.context.clock.elapsed().saturating_sub(self.began),
         }
     }
-}
-
-/// Makes an epoch visible in every sink that has rows in it, one after the other.
-async fn commit(job: Arc<Job>, manifest: Manifest, clean: Option<Checkpoints>) -> Result<()> {
-    let info = recover::info(&manifest)?;
-    for sink in [&job.sink, &job.rejects] {
-        let Some(mine) = manifest.sinks.get(sink.name()) else { continue };
-        if !mine.prepared.files.is_empty() {
-            let identity = recover::identity(&job, sink.as_ref(), manifest.epoch, mine.committed);
-            sink.commit(&identity, &mine.prepared, &info).await?;
-        }
-    }
-    if let Some(checkpoints) = clean
-        && let Err(e) = checkpoints.clean(manifest.epoch).await
-    {
-        tracing::warn!(job = job.name, "old checkpoints were not removed: {e}");
-    }
-    Ok(())
 }
 
 fn known(watermark: EventTime) -> Option<EventTime> {

@@ -1,3 +1,5 @@
+//! Random cuts, merges and orders against a plain sort of the same rows, and what an accumulator holds.
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, new_empty_array};
