@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cut::placed;
 use crate::epoch::Position;
-use crate::history::{Changes, DataFile, Removed, Snapshot};
+use crate::history::{Changes, DataFile, Removed, Snapshot, Times};
 use crate::time::{EventTime, Interval};
 
 /// A position brought to another version.
@@ -125,8 +125,10 @@ impl Judge<'_> {
             let Some(from) = from.reduce(Standing::and).filter(|s| *s != Standing::Both) else { return true };
             for (interval, file) in &rewrite.added {
                 let into = match (self.standing(*interval, file), file.times) {
+                    // Nobody has looked where its rows lie; its pieces may stand on either side.
+                    (_, Times::Unknown) => return true,
                     // Rows behind the boundary in a file that stands before it: as a piece, one might be taken for unread.
-                    (Standing::Read, crate::history::Times::Known { max, .. }) if max >= self.position.boundary => {
+                    (Standing::Read, Times::Known { max, .. }) if max >= self.position.boundary => {
                         return true;
                     }
                     (found, _) => found,

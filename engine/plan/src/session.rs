@@ -98,10 +98,12 @@ impl Planner {
         optimizer.repartition_joins = false;
         optimizer.enable_dynamic_filter_pushdown = false;
         optimizer.enable_join_dynamic_filter_pushdown = false;
-        let (streaming, batch) = (SessionContext::new_with_state(streaming), SessionContext::new_with_state(batch));
-        for function in window_functions::functions() {
-            streaming.register_udf(function.clone());
-            batch.register_udf(function);
+        let (mut streaming, mut batch) =
+            (SessionContext::new_with_state(streaming), SessionContext::new_with_state(batch));
+        for context in [&mut streaming, &mut batch] {
+            datafusion_functions_json::register_all(context)
+                .map_err(|e| Error::bug(format!("JSON functions cannot be registered: {e}")))?;
+            window_functions::functions().into_iter().for_each(|function| context.register_udf(function));
         }
         Ok(Planner {
             streaming,

@@ -41,7 +41,11 @@ pub(crate) fn delta_schema_as(schema: &Schema, ntz: bool) -> Result<SchemaRef> {
         }
         let data_type = delta_type(field.data_type(), ntz, true).map_err(|why| {
             let advice = advice(field.data_type(), name);
-            Error::input(format!("column `{name}` is {}, {why}; {advice}", field.data_type()))
+            let data_type = match field.data_type() {
+                DataType::Union(..) => "of a type that differs from row to row".to_string(),
+                one => one.to_string(),
+            };
+            Error::input(format!("column `{name}` is {data_type}, {why}; {advice}"))
         })?;
         fields.push(Field::new(name, data_type, true).into());
     }
@@ -56,6 +60,10 @@ fn advice(data_type: &DataType, name: &str) -> String {
         Decimal256(_, scale) if (0..=38).contains(scale) => format!("if it fits, CAST({name} AS DECIMAL(38, {scale}))"),
         Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => format!("CAST({name} AS DOUBLE)"),
         Null => format!("give it one: CAST({name} AS VARCHAR)"),
+        // What `->` gives for JSON.
+        Union(..) => "take it as text with ->> or as another type with json_get_int, json_get_float, json_get_bool, \
+                      json_get_str"
+            .to_string(),
         nested if nested.is_nested() => "cast what is inside with arrow_cast, or put it out by itself".to_string(),
         _ => "cast it to another type".to_string(),
     }

@@ -31,6 +31,8 @@ struct Commit {
 #[derive(Debug, Default)]
 struct Table {
     by_statistics: bool,
+    /// The log tells the times of files also where partitions place them.
+    logged: bool,
     files: BTreeMap<String, File>,
     log: Vec<Commit>,
     rows: u32,
@@ -46,7 +48,8 @@ impl Table {
     fn data_file(&self, path: &str) -> DataFile {
         let file = &self.files[path];
         let size = if file.long { LONG } else { 10 };
-        let times = if self.by_statistics { times(file.groups.iter().flatten()) } else { Times::Unknown };
+        let known = self.by_statistics || (self.logged && !file.blind);
+        let times = if known { times(file.groups.iter().flatten()) } else { Times::Unknown };
         DataFile { times, ..DataFile::new(path, size) }
     }
 
@@ -311,8 +314,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn every_row_is_read_once(by_statistics: bool, ops in prop::collection::vec(op(), 1..16)) {
-        let mut table = Table { by_statistics, ..Table::default() };
+    fn every_row_is_read_once(by_statistics: bool, logged: bool, ops in prop::collection::vec(op(), 1..16)) {
+        let mut table = Table { by_statistics, logged, ..Table::default() };
         let mut reader = Reader::default();
         for op in ops {
             match op {
@@ -336,6 +339,20 @@ fn a_partition_that_is_refined_again_keeps_its_end() {
     reader.run(&table, 3, 5, true, false);
     reader.run(&table, 1000, 0, false, true);
     assert_eq!(reader.read, BTreeMap::from([(1, 1), (2, 1), (3, 1)]));
+}
+
+/// Two files of a partition that was read in part, of which one is split, with no statistics in the log.
+#[test]
+fn a_rewritten_file_of_unknown_times_may_stand_on_either_side() {
+    let mut table = Table::default();
+    table.append(0, true, false, &[vec![16], vec![0]]);
+    let mut reader = Reader::default();
+    reader.run(&table, 1, 5, false, false);
+    assert_eq!(reader.read, BTreeMap::from([(2, 1)]));
+    table.append(0, false, false, &[vec![0], vec![16]]);
+    table.compact(0b10, 0, false, false, true);
+    reader.run(&table, 1000, 0, false, true);
+    assert_eq!(reader.read, BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 1)]));
 }
 
 /// A table of two files, of which one was read, compacted into one.
