@@ -247,7 +247,8 @@ impl GateExec {
         ];
         for (field, from) in rejected.fields()[REJECTED_COLUMNS.len()..].iter().zip(kept) {
             columns.push(match from {
-                Some(i) => Arc::clone(rows.column(*i)),
+                // Text may be read as a dictionary.
+                Some(i) => cast(rows.column(*i), field.data_type())?,
                 None => new_null_array(field.data_type(), n),
             });
         }

@@ -5,6 +5,7 @@
 //! * [`gate`]: keeps rows aside that must not be used: late ones, and ones without a usable time.
 //! * [`window_start`]: where a row's window starts.
 //! * `groups`, `ordered`: the groups of one window, and aggregates whose answer depends on the order of rows.
+//! * [`codes`]: text keys as numbers, where files hold them so.
 //! * [`window_partial`]: a worker's rows to partial states, window by window.
 //! * [`window_aggregate`]: merges partial aggregates into windows, emits each once when it is final, and forgets it.
 //! * [`pane_aggregate`]: the same for windows that overlap, which share their panes.
@@ -21,6 +22,8 @@ pub(crate) mod ordered;
 
 pub mod window_start;
 
+pub mod codes;
+
 pub mod window_partial;
 
 pub(crate) mod window_state;
@@ -33,6 +36,7 @@ pub(crate) mod sliding;
 
 pub mod pane_aggregate;
 
+pub use codes::coded_text;
 pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
 pub use groups::check_aggregates;
 pub use pane_aggregate::PaneAggregate;

@@ -11,19 +11,21 @@
 //!
 //! Invariant: the states emitted, merged, are those of the input; neither order nor number of emitted batches matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -34,6 +36,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+use crate::codes::Codes;
 use crate::groups::{Arguments, Groups, accumulators, key_schema};
 
 /// Rows after which it is judged whether grouping is worth it.
@@ -77,6 +80,25 @@ impl WindowPartialExec {
             schema: aggregate.schema(),
         };
         Ok(Self::over(Arc::clone(aggregate.input()), Arc::new(aggregation)))
+    }
+
+    /// The same over an input in which some keys that are text come as dictionaries, see [`crate::codes`].
+    pub fn with_coded(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::over(input, Arc::clone(&self.aggregation))
+    }
+
+    pub fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
+    }
+
+    /// The columns of the input that are keys besides the window, and nothing else.
+    pub fn keys_alone(&self) -> BTreeSet<usize> {
+        let Aggregation { groups, aggregates, filters, .. } = self.aggregation.as_ref();
+        let arguments = aggregates.iter().flat_map(arguments);
+        let others = arguments.chain(filters.iter().flatten().cloned()).chain(groups.first().cloned());
+        let others: BTreeSet<usize> = others.flat_map(|e| collect_columns(&e)).map(|c| c.index()).collect();
+        let keys = groups.iter().skip(1).filter_map(|key| Some(key.downcast_ref::<Column>()?.index()));
+        keys.filter(|column| !others.contains(column)).collect()
     }
 
     fn over(input: Arc<dyn ExecutionPlan>, aggregation: Arc<Aggregation>) -> Self {
@@ -141,7 +163,7 @@ impl ExecutionPlan for WindowPartialExec {
             MemoryLimit::Finite(limit) => limit / (SHARE * workers),
             _ => usize::MAX,
         };
-        let worker = Worker::new(Arc::clone(&self.aggregation), account, share)?;
+        let worker = Worker::new(Arc::clone(&self.aggregation), &self.input.schema(), account, share)?;
         // Batches of the input, then the end; each yields states, mostly none until the end.
         let ended = futures::stream::once(std::future::ready(Ok(None)));
         let steps = input.map(|batch| batch.map(Some)).chain(ended);
@@ -160,7 +182,7 @@ impl ExecutionPlan for WindowPartialExec {
 /// One partition's work.
 struct Worker {
     aggregation: Arc<Aggregation>,
-    key_schema: SchemaRef,
+    codes: Codes,
     /// By the window's start, in the column's own units.
     windows: BTreeMap<i64, Groups>,
     rows: usize,
@@ -174,11 +196,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(aggregation: Arc<Aggregation>, account: MemoryReservation, share: usize) -> Result<Self> {
+    fn new(aggregation: Arc<Aggregation>, input: &Schema, account: MemoryReservation, share: usize) -> Result<Self> {
         let fields = aggregation.schema.fields()[..aggregation.groups.len()].to_vec();
-        let key_schema = key_schema(&fields);
-        let probe = !key_schema.fields().is_empty();
-        Ok(Worker { aggregation, key_schema, windows: BTreeMap::new(), rows: 0, rowwise: None, probe, account, share })
+        let given = aggregation.groups[1..].iter().map(|key| key.data_type(input)).collect::<Result<Vec<_>>>()?;
+        let codes = Codes::new(&given, key_schema(&fields));
+        let probe = !given.is_empty();
+        Ok(Worker { aggregation, codes, windows: BTreeMap::new(), rows: 0, rowwise: None, probe, account, share })
     }
 
     /// Takes a batch; what it returns may be emitted at once.
@@ -191,12 +214,14 @@ impl Worker {
         let mut groups = self.aggregation.groups.iter().map(evaluate).collect::<Result<Vec<_>>>()?;
         let arguments = self.arguments(batch)?;
         if let Some(rowwise) = &self.rowwise {
+            self.codes.texts(&mut groups[1..])?;
             for (accumulator, of) in rowwise.iter().zip(&arguments) {
                 groups.extend(accumulator.convert_to_state(&of.values, of.filter.as_ref())?);
             }
             return Ok(vec![self.states(groups, rows)?]);
         }
-        let keys = groups.split_off(1);
+        let mut keys = groups.split_off(1);
+        self.codes.encode(&mut keys)?;
         let starts = starts(&groups[0])?;
         let runs = runs(starts.values());
         if runs.len() <= 1 + rows / 64 {
@@ -229,7 +254,7 @@ impl Worker {
         let groups = match self.windows.entry(start) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Groups::new(&self.aggregation.aggregates, &self.key_schema)?)
+                entry.insert(Groups::new(&self.aggregation.aggregates, self.codes.schema())?)
             }
         };
         let keys: Vec<_> = keys.iter().map(|k| k.slice(from, rows)).collect();
@@ -240,10 +265,7 @@ impl Worker {
     fn arguments(&self, batch: &RecordBatch) -> Result<Vec<Arguments>> {
         let rows = batch.num_rows();
         let of = self.aggregation.aggregates.iter().zip(&self.aggregation.filters).map(|(aggregate, filter)| {
-            // What it is ordered by comes after its arguments, as DataFusion's accumulators expect.
-            let order = aggregate.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
-            let arguments = aggregate.expressions().into_iter().chain(order);
-            let values = arguments.map(|e| e.evaluate(batch)?.into_array(rows));
+            let values = arguments(aggregate).into_iter().map(|e| e.evaluate(batch)?.into_array(rows));
             let filter = match filter {
                 Some(filter) => Some(filter.evaluate(batch)?.into_array(rows)?.as_boolean().clone()),
                 None => None,
@@ -255,8 +277,8 @@ impl Worker {
 
     /// Whether to go on grouping: not when memory is short, and not when there is a group a row.
     fn judge(&mut self) -> Result<Vec<RecordBatch>> {
-        let bytes: usize = self.windows.values().map(Groups::bytes).sum();
-        let short = bytes > self.share || self.account.try_resize(bytes).is_err();
+        let bytes = self.windows.values().map(Groups::bytes).sum::<usize>() + self.codes.bytes();
+        let short = bytes > self.share || self.codes.full() || self.account.try_resize(bytes).is_err();
         let mut vain = false;
         if self.probe && self.rows >= PROBE_ROWS {
             self.probe = false;
@@ -272,11 +294,15 @@ impl Worker {
     /// Emits all groups.
     fn flush(&mut self) -> Result<Vec<RecordBatch>> {
         let mut out = vec![];
+        let texts = self.codes.take();
+        let keys = self.aggregation.groups.len() - 1;
         for (start, groups) in std::mem::take(&mut self.windows) {
             let rows = groups.len();
             let kind = self.aggregation.schema.field(0).data_type();
             let start = cast(&Int64Array::from_value(start, rows), kind)?;
-            let columns = std::iter::once(start).chain(groups.into_states()?).collect();
+            let mut columns = groups.into_states()?;
+            texts.decode(&mut columns[..keys])?;
+            columns.insert(0, start);
             let all = self.states(columns, rows)?;
             out.extend((0..rows).step_by(EMIT_ROWS).map(|at| all.slice(at, EMIT_ROWS.min(rows - at))));
         }
@@ -304,6 +330,12 @@ impl Arguments {
         };
         Ok(Arguments { values, filter })
     }
+}
+
+/// What an aggregate looks at. What it is ordered by comes after its arguments, as DataFusion's accumulators expect.
+fn arguments(aggregate: &Arc<AggregateFunctionExpr>) -> Vec<Arc<dyn PhysicalExpr>> {
+    let order = aggregate.order_bys().iter().map(|sort| Arc::clone(&sort.expr));
+    aggregate.expressions().into_iter().chain(order).collect()
 }
 
 /// The window of each row, in the column's own units.

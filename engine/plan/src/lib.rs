@@ -27,6 +27,7 @@
 //! * [`fragment`]: plans with holes, bound once a step.
 //! * [`scan`]: files into holes.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
+//! * [`coded`]: text that only groups rows, as dictionaries.
 //! * [`checked`]: files whose columns nobody declared.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
@@ -58,6 +59,8 @@ mod scan;
 mod stored;
 
 mod relabel;
+
+mod coded;
 
 mod checked;
 

@@ -5,8 +5,10 @@
 //! reader; the exact filter stays above. Footers are cached, for a file is cut into ranges that are read one by one.
 //!
 //! Rows that are marked as deleted are passed over by the reader itself, so row numbers stay the file's own. Columns are read
-//! under the names that files know them by ([`crate::stored`]).
+//! under the names that files know them by ([`crate::stored`]), and text that only groups rows as dictionaries
+//! ([`crate::coded`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,7 +28,7 @@ use datafusion::datasource::physical_plan::parquet::{
 };
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -46,8 +48,10 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
+use watershed_operators::coded_text;
 
 use crate::checked::CheckedReaders;
+use crate::coded::{CodedColumns, CodedNames, CodedReaders};
 use crate::stored::{ByFieldId, Stored};
 
 /// Enough for the footer of most files: one request instead of two.
@@ -64,7 +68,7 @@ pub(crate) fn table_schema(layout: &Layout) -> SchemaRef {
 }
 
 /// A planned scan of a table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scan {
     location: String,
     store: ObjectStoreUrl,
@@ -78,7 +82,10 @@ pub(crate) struct Scan {
     /// The columns of `inspected` as they are read, and as they come out.
     outputs: Vec<ProjectionExpr>,
     by_id: Option<Arc<ByFieldId>>,
-    inferred: bool,
+    /// What each file's columns are held against, where nobody declared them.
+    inferred: Option<SchemaRef>,
+    /// Columns that are read as dictionaries.
+    coded: Option<Arc<CodedNames>>,
     /// Over the stored columns.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     /// What of the predicate speaks of partition columns alone, and their schema.
@@ -99,10 +106,7 @@ impl Scan {
         filters: &[Expr],
     ) -> Result<Scan> {
         let stored = Stored::of(layout)?;
-        let table = table_builder(&stored, &[]).build();
-        let row = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
-        let file = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
-        let inspected = table_builder(&stored, &[file]).with_virtual_columns(vec![Arc::new(row)]).build();
+        let (table, inspected) = tables(&stored.file_schema, &stored.partition_columns);
         let mut outputs = stored.outputs();
         for name in [FILE_COLUMN, ROW_COLUMN] {
             outputs.push(ProjectionExpr::new(Arc::new(Column::new(name, outputs.len())), name));
@@ -131,13 +135,38 @@ impl Scan {
                 .map(|predicate| stored.rename(predicate))
                 .transpose()?,
             by_id: stored.by_id.clone(),
-            inferred: layout.inferred,
+            inferred: layout.inferred.then(|| Arc::clone(&stored.file_schema)),
+            coded: None,
             outputs,
             partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
             projection,
             table,
             inspected,
         })
+    }
+
+    /// The scan with those of some of its columns as dictionaries that are text in the files, and which these are.
+    pub(crate) fn coded(&self, wanted: &BTreeSet<usize>) -> Option<(Scan, BTreeSet<usize>)> {
+        let files = self.table.file_schema();
+        let text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let is_text = |i: &usize| files.fields().get(self.projection[*i]).is_some_and(|f| text(f.data_type()));
+        let coded: BTreeSet<usize> = wanted.iter().copied().filter(is_text).collect();
+        if coded.is_empty() {
+            return None;
+        }
+        let recoded = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(coded_text()));
+        let (mut stored, mut fields) = (files.fields().to_vec(), self.schema.fields().to_vec());
+        let mut names = BTreeSet::new();
+        for i in &coded {
+            let column = self.projection[*i];
+            names.insert(stored[column].name().clone());
+            stored[column] = recoded(&stored[column]);
+            fields[*i] = recoded(&fields[*i]);
+        }
+        let ids = self.by_id.as_ref().map(|by_id| by_id.of(&names));
+        let (table, inspected) = tables(&Arc::new(Schema::new(stored)), self.table.table_partition_cols());
+        let (schema, names) = (Arc::new(Schema::new(fields)), Some(Arc::new(CodedNames { names, ids })));
+        Some((Scan { table, inspected, schema, coded: names, ..self.clone() }, coded))
     }
 
     /// The scan of these files in `partitions` streams, which share one queue.
@@ -180,8 +209,13 @@ impl Scan {
             runtime.object_store(&self.store)?,
             runtime.cache_manager.get_file_metadata_cache(),
         ));
-        if self.inferred {
-            readers = Arc::new(CheckedReaders { inner: readers, table: Arc::clone(self.table.file_schema()) });
+        if let Some(table) = &self.inferred {
+            readers = Arc::new(CheckedReaders { inner: readers, table: Arc::clone(table) });
+        }
+        let mut adapter = self.by_id.clone().map(|by_id| by_id as Arc<dyn PhysicalExprAdapterFactory>);
+        if let Some(coded) = &self.coded {
+            readers = Arc::new(CodedReaders { inner: readers, coded: Arc::clone(coded) });
+            adapter = Some(Arc::new(CodedColumns { inner: adapter }));
         }
         // A source of its own for each step: it carries metrics.
         let mut source = ParquetSource::new(table)
@@ -195,7 +229,7 @@ impl Scan {
         let source = source.ok_or_else(|| internal_datafusion_err!("the Parquet scan takes no projection"))?;
         let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
-            .with_expr_adapter(self.by_id.clone().map(|by_id| by_id as Arc<dyn PhysicalExprAdapterFactory>))
+            .with_expr_adapter(adapter)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -253,9 +287,15 @@ impl Scan {
     }
 }
 
-fn table_builder(stored: &Stored, more: &[FieldRef]) -> TableSchemaBuilder {
-    let partitions: Vec<FieldRef> = stored.partition_columns.iter().chain(more).cloned().collect();
-    TableSchema::builder(Arc::clone(&stored.file_schema)).with_table_partition_cols(partitions)
+/// A table as it is read, without and with the file's path and the row's number.
+fn tables(file_schema: &SchemaRef, partition_columns: &[FieldRef]) -> (TableSchema, TableSchema) {
+    let row = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+    let file = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
+    let table = |more: Option<FieldRef>| {
+        let partitions: Vec<FieldRef> = partition_columns.iter().cloned().chain(more).collect();
+        TableSchema::builder(Arc::clone(file_schema)).with_table_partition_cols(partitions)
+    };
+    (table(None).build(), table(Some(file)).with_virtual_columns(vec![Arc::new(row)]).build())
 }
 
 /// What makes the reader pass over deleted rows. It checks that the file has as many rows as the marks speak of.
@@ -306,6 +346,10 @@ impl DisplayAs for SourceScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<_> = self.scan.schema.fields().iter().map(|f| f.name().as_str()).collect();
         write!(f, "SourceScanExec: {}, columns=[{}]", self.source, columns.join(", "))?;
+        if let Some(coded) = &self.scan.coded {
+            let names: Vec<_> = coded.names.iter().map(String::as_str).collect();
+            write!(f, ", as dictionaries=[{}]", names.join(", "))?;
+        }
         match &self.scan.predicate {
             Some(predicate) => write!(f, ", predicate={predicate}"),
             None => Ok(()),

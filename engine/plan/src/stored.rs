@@ -8,7 +8,7 @@
 //! Where nothing is mapped the two are the same. What a file does not have is NULL, and a narrower type is cast: that is
 //! DataFusion's adapter, which sees stored columns only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
@@ -107,6 +107,13 @@ fn rename(expr: Arc<dyn PhysicalExpr>, names: &HashMap<String, String>) -> Resul
 pub(crate) struct ByFieldId {
     /// The numbers of stored columns by name.
     ids: HashMap<String, String>,
+}
+
+impl ByFieldId {
+    /// The numbers of some stored columns.
+    pub(crate) fn of(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        names.iter().filter_map(|name| self.ids.get(name).cloned()).collect()
+    }
 }
 
 impl PhysicalExprAdapterFactory for ByFieldId {

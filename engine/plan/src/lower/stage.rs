@@ -25,6 +25,7 @@ use super::grouping::Grouping;
 use super::marks;
 use super::output::unique;
 use super::{Below, Lowering};
+use crate::coded::coded;
 use crate::tables::WindowsProvider;
 use crate::trace::column;
 
@@ -124,7 +125,7 @@ impl Lowering<'_> {
     /// Partial states, each in the stream of its shard.
     fn sharded(&self, partial: AggregateExec, hashed: Range<usize>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let shards = self.options.parallelism.max(1);
-        let partial: Arc<dyn ExecutionPlan> = Arc::new(WindowPartialExec::of(&partial)?);
+        let partial: Arc<dyn ExecutionPlan> = Arc::new(coded(WindowPartialExec::of(&partial)?)?);
         if shards == 1 && partial.output_partitioning().partition_count() == 1 {
             return Ok(partial);
         }

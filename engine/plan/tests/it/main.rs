@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on panics, and says where.
 
 mod binding;
+mod coded;
 mod counting;
 mod fixture;
 mod joins;

@@ -233,7 +233,8 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
     }
-    let context = SessionContext::new();
+    let mut context = SessionContext::new();
+    datafusion_functions_json::register_all(&mut context).unwrap();
     for (name, (read, kept)) in used(world, case, &late) {
         // What window forms read, and what everything else does.
         for (name, rows) in [(windowed(&name), read), (name, kept)] {
