@@ -103,7 +103,7 @@ impl Planner {
         for context in [&mut streaming, &mut batch] {
             datafusion_functions_json::register_all(context)
                 .map_err(|e| Error::bug(format!("JSON functions cannot be registered: {e}")))?;
-            window_functions::functions().into_iter().for_each(|function| context.register_udf(function));
+            window_functions::functions().for_each(|function| context.register_udf(function));
         }
         Ok(Planner {
             streaming,

@@ -19,6 +19,7 @@
 //! * [`shard`]: one shard's part of a step.
 //! * [`rejects`]: rows that were not used, kept until the step's end.
 //! * [`checkpoint`]: manifests and state files in the home.
+//! * [`culprit`]: which file it was, when a step fails.
 //! * [`recover`]: from the newest manifest back to a running job.
 //! * [`run`]: the loop.
 //! * [`progress`]: what a run tells while it goes.
@@ -36,6 +37,8 @@ pub(crate) mod shard;
 pub(crate) mod rejects;
 
 pub mod checkpoint;
+
+mod culprit;
 
 pub(crate) mod recover;
 

@@ -21,6 +21,7 @@ use watershed_core::sink::EpochWriter;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
+use crate::culprit;
 use crate::fragment::{self, Running};
 use crate::job::{Context, Job, Stage};
 use crate::progress::{ProgressUpdate, Summary};
@@ -191,7 +192,9 @@ impl Runner {
             if !self.context.stop.requested() {
                 ahead = self.read_ahead(&mut sources).await?;
             }
-            self.stages(work, advance).await?;
+            if let Err(e) = self.stages(work, advance).await {
+                return Err(culprit::named(&self.job.graph, &step, &self.context.tasks, e).await);
+            }
             let (rows, bytes) = Running::scanned(&plan);
             self.run.rows += rows;
             self.run.bytes += bytes;

@@ -235,7 +235,10 @@ async fn list(place: &Place) -> Result<Vec<Entry>> {
             Ok(Some(meta)) => {
                 let relative = relative(place, meta.location.as_ref());
                 let hidden = relative.split('/').any(|s| s.starts_with(['_', '.']) && !s.contains('='));
-                if !hidden && relative.ends_with(".parquet") && meta.size > 0 {
+                if !hidden && relative.ends_with(".parquet") {
+                    if meta.size == 0 {
+                        return Err(empty(place, &meta));
+                    }
                     entries.push(entry(&meta));
                 }
             }
@@ -252,6 +255,15 @@ async fn list(place: &Place) -> Result<Vec<Entry>> {
     }
     entries.sort();
     Ok(entries)
+}
+
+/// To pass over it would lose what is still to be written to it.
+fn empty(place: &Place, meta: &ObjectMeta) -> Error {
+    Error::input(format!(
+        "{}: {} has no bytes, and so is no Parquet file: it is still being written, or its writer died; wait for it, write it \
+         anew, or take it away",
+        place.url, meta.location
+    ))
 }
 
 fn entry(meta: &ObjectMeta) -> Entry {

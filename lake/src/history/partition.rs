@@ -204,7 +204,7 @@ pub(crate) fn detect(location: &str, columns: &[Column], declared: Declared<'_>)
         }
     }
     let column = match candidates[..] {
-        [] => return Ok(None),
+        [] => return odd_one(location, columns).map_or(Ok(None), Err),
         [one] => one,
         _ => {
             return Err(Error::input(format!(
@@ -320,8 +320,31 @@ fn grain_of(location: &str, column: &Column, hint: Option<Grain>) -> Result<Grai
 }
 
 fn looks_like_time(column: &Column) -> bool {
-    let plain = column.data_type.is_integer() || matches!(column.data_type, DataType::Utf8 | DataType::Utf8View);
-    plain && !column.samples.is_empty() && column.samples.iter().all(|text| speaks_of_time(&column.name, text))
+    is_plain(column) && !column.samples.is_empty() && column.samples.iter().all(|t| speaks_of_time(&column.name, t))
+}
+
+fn is_plain(column: &Column) -> bool {
+    column.data_type.is_integer() || matches!(column.data_type, DataType::Utf8 | DataType::Utf8View)
+}
+
+/// A value without which a column would carry time, as nearly all others say: it is a mistake, and to read the table as if
+/// nobody had partitioned it would be another.
+fn odd_one(location: &str, columns: &[Column]) -> Option<Error> {
+    let odd_in = |column: &Column| {
+        let (times, odd): (Vec<&String>, Vec<&String>) =
+            column.samples.iter().partition(|text| speaks_of_time(&column.name, text));
+        // Numbers may be dates by chance.
+        let called =
+            ["dt", "day", "date", "hour", "time"].iter().any(|word| column.name.to_lowercase().ends_with(word));
+        let meant = called || times.iter().any(|text| !text.bytes().all(|b| b.is_ascii_digit()));
+        let wrong = odd.first().filter(|_| is_plain(column) && meant && odd.len() < times.len())?;
+        Some((column.name.clone(), wrong.to_string()))
+    };
+    let (name, value) = columns.iter().find_map(odd_in)?;
+    Some(Error::input(format!(
+        "{location}: partition column `{name}` has the value `{value}`, which is not an hour, a day, a month or a year, as the \
+         others are: rename that folder or move it away, or say time_partition = 'none' if the column is no time"
+    )))
 }
 
 fn names(columns: &[Column], which: impl IntoIterator<Item = usize>) -> String {

@@ -164,3 +164,16 @@ fn months_years_and_zones() {
     let error = at(&york(Grain::Hour), "2026-03-08-02").unwrap_err();
     assert!(error.contains("the hour 2026-03-08T02:00 never was in America/New_York"), "{error}");
 }
+
+#[test]
+fn one_value_that_is_no_time_among_many_that_are_is_a_mistake() {
+    let error = found(&[column("dt", DataType::Utf8, &["2026-01-30", "2026-01-31", "2026-13-45"])], None, None);
+    let error = error.unwrap_err();
+    assert!(error.contains("`dt` has the value `2026-13-45`") && error.contains("time_partition = 'none'"), "{error}");
+    let few = [column("dt", DataType::Utf8, &["2026-01-30", "2026-13-45"])];
+    assert_eq!(found(&few, None, None), Ok(None), "half and half is anything");
+    let numbers = [column("plant", DataType::Int64, &["20260130", "20260131", "20269999"])];
+    assert_eq!(found(&numbers, None, None), Ok(None));
+    let none = [column("dt", DataType::Utf8, &["2026-01-30", "2026-01-31", "x"])];
+    assert_eq!(found(&none, None, Some("none")), Ok(None));
+}

@@ -7,6 +7,7 @@ mod cli;
 mod engine;
 
 mod external;
+mod faults;
 
 mod oracle;
 
