@@ -36,6 +36,9 @@ pub(crate) fn in_query(e: DataFusionError) -> Error {
     match e {
         DataFusionError::ResourcesExhausted(message) => Error::Resources(message),
         DataFusionError::ObjectStore(source) => Error::storage("could not read", "a data file", *source),
+        DataFusionError::ParquetError(e) if of_store(e.as_ref()) => {
+            Error::storage("could not read", "a data file", e.to_string())
+        }
         DataFusionError::Internal(message) => Error::bug(message),
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => in_query(*inner),
         DataFusionError::External(inner) => match inner.downcast::<Error>() {
@@ -44,4 +47,10 @@ pub(crate) fn in_query(e: DataFusionError) -> Error {
         },
         other => Error::sql(other.strip_backtrace()),
     }
+}
+
+/// Whether it is the store that could not be read, not the file. Where a footer is read, only the text tells.
+fn of_store(e: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = |e: &(dyn std::error::Error + 'static)| e.is::<object_store::Error>();
+    cause(e) || e.source().is_some_and(of_store) || e.to_string().contains("Object Store error: ")
 }

@@ -13,7 +13,6 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::ScalarUDF;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use url::Url;
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -173,11 +172,7 @@ impl Engine {
 
     /// Where a table lies that was not given a location.
     pub(crate) fn default_location(&self, name: &str) -> String {
-        let mut url = self.inner.home.url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["tables", name]);
-        }
-        shown_url(&url)
+        format!("{}/tables/{name}", shown(&self.inner.home))
     }
 
     /// Where an entry's table lies.
@@ -219,15 +214,9 @@ pub(crate) fn parallelism(settings: &Settings) -> usize {
     settings.parallelism.unwrap_or_else(cores).max(1)
 }
 
-/// A place as people write it: a path on disk, else the URL, without the slash at its end.
+/// A place as people write it.
 pub(crate) fn shown(place: &Place) -> String {
-    shown_url(&place.url)
-}
-
-fn shown_url(url: &Url) -> String {
-    let path = if url.scheme() == "file" { url.to_file_path().ok() } else { None };
-    let text = path.map_or_else(|| url.to_string(), |p| p.display().to_string());
-    text.trim_end_matches('/').to_string()
+    place.location()
 }
 
 /// The relation of a name, of whatever kind.
@@ -348,12 +337,13 @@ impl Builder {
 
     pub fn build(self) -> Result<Engine> {
         let layers = Layers::new(self.environment.clone(), self.settings)?;
-        let home = self.stores.open(&self.home)?;
         let mut variables = self.environment;
         variables.extend(self.variables);
+        let stores = self.stores.with_variables(variables.clone());
+        let home = stores.open(&self.home)?;
         let inner = Inner {
             home,
-            stores: self.stores,
+            stores,
             clock: self.clock,
             layers,
             variables,

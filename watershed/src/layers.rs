@@ -13,15 +13,17 @@
 
 use std::collections::BTreeMap;
 
-use object_store::aws::AmazonS3ConfigKey;
+use watershed_core::secrets;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
+use watershed_lake::stores;
 
 /// Of the environment's names that are ours.
 const PREFIX: &str = "WATERSHED_";
 
 /// Names in the environment that are not settings: the command line's own, and those of scripts around it.
-const RESERVED: [&str; 9] = ["home", "log", "cache", "python", "spark", "chaos", "seed", "queries", "slt"];
+const RESERVED: [&str; 13] =
+    ["home", "log", "cache", "python", "spark", "duckdb", "minio", "azurite", "on", "chaos", "seed", "queries", "slt"];
 const RESERVED_PREFIX: &str = "test_";
 
 const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];
@@ -107,11 +109,11 @@ impl With {
                 if with.own.insert(name.clone(), value.clone()).is_some() {
                     return Err(Error::sql(format!("{what}: option `{name}` is given twice")));
                 }
-            } else if name.parse::<AmazonS3ConfigKey>().is_ok() {
-                if ["secret", "token", "access_key"].iter().any(|word| name.contains(word)) {
+            } else if stores::is_option(name) {
+                if secrets::is_secret(name) && secrets::variable(value).is_none() {
                     return Err(Error::sql(format!(
-                        "{what}: `{name}` would be written to the catalog; give credentials in the environment \
-                         (AWS_…) or with --store-option"
+                        "{what}: `{name}` would be written to the catalog; write {name} = '${{NAME}}', which keeps the name \
+                         only, or give credentials in the environment or with --store-option"
                     )));
                 }
                 with.store.insert(name.clone(), value.clone());
@@ -219,11 +221,15 @@ mod tests {
     fn options_are_told_apart() {
         let with = sort(&[("lake", "x"), ("endpoint", "http://h"), ("max_leak", "1 h")], Scope::Source).unwrap();
         assert_eq!((with.own("lake"), with.store.len(), with.settings.len()), (Some("x"), 1, 1));
+        let with =
+            sort(&[("lake", "x"), ("secret_access_key", "${KEY}"), ("max_retries", "2")], Scope::Source).unwrap();
+        assert_eq!(with.store.get("secret_access_key").map(String::as_str), Some("${KEY}"));
         for (option, scope, words) in [
             ("grace", Scope::Source, "a setting of jobs"),
             ("bounded", Scope::Job, "a setting of sources"),
             ("memory_limit", Scope::Job, "the whole process"),
-            ("secret_access_key", Scope::Source, "written to the catalog"),
+            ("secret_access_key", Scope::Source, "written to the catalog; write secret_access_key = '${NAME}'"),
+            ("azure_storage_sas_token", Scope::Source, "written to the catalog"),
         ] {
             let error = sort(&[(option, "1")], scope).unwrap_err().to_string();
             assert!(error.contains(words), "{option}: {error}");

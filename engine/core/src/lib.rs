@@ -19,6 +19,7 @@
 //! * [`sink`]: the seam of result tables: data files, prepared commits, commits.
 //! * [`epoch`]: manifests, and the pure decisions of recovery.
 //! * [`settings`]: every setting a user can give, in one table.
+//! * [`secrets`]: which options hold secrets, and how statements speak of them.
 //! * [`clock`]: the only door to wall time and randomness.
 //! * [`error`]: what went wrong, whose turn it is, and whether it may have happened.
 
@@ -45,6 +46,8 @@ pub mod sink;
 pub mod epoch;
 
 pub mod settings;
+
+pub mod secrets;
 
 pub mod clock;
 

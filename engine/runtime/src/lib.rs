@@ -59,6 +59,9 @@ pub(crate) fn in_engine(e: DataFusionError) -> Error {
         DataFusionError::ResourcesExhausted(m) => Error::Resources(m),
         DataFusionError::Execution(m) | DataFusionError::Plan(m) => Error::input(m),
         DataFusionError::ArrowError(e, _) => Error::input(e.to_string()),
+        DataFusionError::ParquetError(e) if of_store(&e) => {
+            Error::storage("could not read", "a data file", e.to_string())
+        }
         DataFusionError::ParquetError(e) => Error::input(format!("a Parquet file cannot be read: {e}")),
         DataFusionError::ObjectStore(e) => Error::storage("reading", "a data file", e),
         DataFusionError::Context(context, inner) => match in_engine(*inner) {
@@ -76,4 +79,10 @@ pub(crate) fn in_engine(e: DataFusionError) -> Error {
         },
         other => Error::bug(other.to_string()),
     }
+}
+
+/// Whether it is the store that could not be read, not the file. Where a footer is read, only the text tells.
+fn of_store(e: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = |e: &(dyn std::error::Error + 'static)| e.is::<object_store::Error>();
+    cause(e) || e.source().is_some_and(of_store) || e.to_string().contains("Object Store error: ")
 }

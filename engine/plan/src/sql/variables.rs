@@ -1,10 +1,12 @@
 //! `${NAME}` in SQL text, before anything is parsed.
 //!
 //! A value stands wherever the text does, except in comments; inside quotes its own quotes are doubled, so that a value
-//! never ends the literal it stands in. Every character of the result remembers where it came from: places in errors are
+//! never ends the literal it stands in. A secret in `WITH (…)` keeps its name, `'${NAME}'`, for statements are kept and shown,
+//! and is looked up where it is used ([`watershed_core::secrets`]). Every character of the result remembers where it came from: places in errors are
 //! places in what the user wrote, not in what became of it.
 
 use watershed_core::error::{Error, Place, Result};
+use watershed_core::secrets::is_secret;
 
 /// A text with its variables replaced.
 pub(crate) struct Substituted {
@@ -42,6 +44,7 @@ impl Substituted {
 pub(crate) fn substitute(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Substituted> {
     let mut reader = Reader { rest: text, here: Place { line: 1, column: 1 } };
     let mut inside = Inside::Sql;
+    let mut options = Options::default();
     let mut out = Substituted { text: String::with_capacity(text.len()), origins: vec![vec![]] };
     loop {
         let at = reader.here;
@@ -51,6 +54,11 @@ pub(crate) fn substitute(text: &str, variables: &dyn Fn(&str) -> Option<String>)
                 let message = format!("${{{name}}} is not set: give it with --var {name}=… or in the environment");
                 Error::sql_at(message, Some(at))
             })?;
+            let closed = reader.rest.starts_with('\'') && !reader.rest.starts_with("''");
+            if inside == Inside::Quotes('\'') && closed && options.open() && secret_before(&out.text) {
+                format!("${{{name}}}").chars().for_each(|c| out.push(c, at));
+                continue;
+            }
             for c in value.chars() {
                 out.push(c, at);
                 if inside == Inside::Quotes(c) {
@@ -60,6 +68,9 @@ pub(crate) fn substitute(text: &str, variables: &dyn Fn(&str) -> Option<String>)
             continue;
         }
         let (next, width) = inside.step(reader.rest);
+        if inside == Inside::Sql {
+            options.step(reader.rest, &out.text);
+        }
         for _ in 0..width {
             let at = reader.here;
             if let Some(c) = reader.take() {
@@ -75,6 +86,47 @@ pub(crate) fn substitute(text: &str, variables: &dyn Fn(&str) -> Option<String>)
             return Ok(out);
         }
     }
+}
+
+/// Whether the text stands in the parentheses of a `WITH (…)`.
+#[derive(Default)]
+struct Options {
+    depth: u32,
+    /// The depth at which options stand.
+    within: Option<u32>,
+}
+
+impl Options {
+    fn open(&self) -> bool {
+        self.within == Some(self.depth)
+    }
+
+    /// Takes the next character of SQL, outside of quotes and comments.
+    fn step(&mut self, rest: &str, before: &str) {
+        if rest.starts_with('(') {
+            self.depth += 1;
+            let word =
+                before.trim_end().rsplit(|c: char| !(c == '_' || c.is_alphanumeric())).next().unwrap_or_default();
+            if self.within.is_none() && word.eq_ignore_ascii_case("with") {
+                self.within = Some(self.depth);
+            }
+        } else if rest.starts_with(')') {
+            if self.open() {
+                self.within = None;
+            }
+            self.depth = self.depth.saturating_sub(1);
+        }
+    }
+}
+
+/// Whether a text ends with `name = '`, where an option of that name holds a secret.
+fn secret_before(text: &str) -> bool {
+    let name = text.strip_suffix('\'').and_then(|text| text.trim_end().strip_suffix('=')).map(str::trim_end);
+    let name = name.unwrap_or_default();
+    let name = name.strip_suffix('"').unwrap_or(name);
+    let start = name.rfind(|c: char| !(c == '_' || c.is_ascii_alphanumeric())).map_or(0, |at| at + 1);
+    // The separator may be longer than a byte, in which case it is no option's name.
+    name.get(start..).is_some_and(is_secret)
 }
 
 /// What the next character stands in.
@@ -160,6 +212,27 @@ mod tests {
         let text = "x ${A} '${Q}' -- ${B}\n/* ${B} /* ${B} */ ' */ ${A}";
         let expected = "x aaa 'it''s' -- ${B}\n/* ${B} /* ${B} */ ' */ aaa";
         assert_eq!(run(text).unwrap().text, expected);
+    }
+
+    #[test]
+    fn secrets_in_with_keep_their_names() {
+        for kept in [
+            "CREATE SOURCE s WITH (lake = 'l', secret_access_key = '${A}')",
+            "create source s with(\"aws_session_token\"='${Q}', lake = 'l')",
+            "CREATE SOURCE s (WATERMARK FOR (ts) AS ts) WITH (account_key = '${A}' /* ) */, sas_key = '${Q}')",
+        ] {
+            assert_eq!(run(kept).unwrap().text, kept);
+        }
+        // Everywhere else a value stands for a name, also where a column is called so.
+        let replaced = "CREATE SOURCE s WITH (endpoint = '${A}'); SELECT 1 WHERE token = '${A}' AND (token = '${A}')";
+        assert_eq!(run(replaced).unwrap().text, replaced.replace("${A}", "aaa"));
+        for part in
+            ["WITH (token = 'x${A}')", "WITH (token = '${A}x')", "WITH (token = '${A}''')", "WITH token AS ('${A}')"]
+        {
+            assert!(run(part).unwrap().text.contains("aaa"), "{part}");
+        }
+        let message = run("CREATE SOURCE s WITH (token = '${B}')").err().unwrap().to_string();
+        assert!(message.contains("${B} is not set"), "{message}");
     }
 
     #[test]
