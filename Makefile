@@ -13,7 +13,7 @@ QUERIES ?= 2000
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo clean-demo test fmt lint bench chaos random
+.PHONY: help build demo clean-demo test test-s3 fmt lint bench chaos random
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,12 @@ clean-demo: ## Remove what the demo wrote
 	rm -rf .demo
 
 test: lint ## Check formatting and lints, and run every test
-	WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_SPARK="$$(tools/delta.sh)" cargo test --release --workspace
+	WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_SPARK="$$(tools/delta.sh)" WATERSHED_DUCKDB="$$(tools/duckdb.sh)" \
+		WATERSHED_MINIO="$$(tools/minio.sh)" WATERSHED_AZURITE="$$(tools/azurite.sh)" cargo test --release --workspace
+
+test-s3: ## Run every .slt record with facts, home and results on MinIO
+	WATERSHED_ON=minio WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_MINIO="$$(tools/minio.sh)" \
+		cargo test --release --package watershed --test it every_record_holds
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on says so best by stopping there.
 
+mod azurite;
+
 mod cli;
 
 mod engine;
@@ -9,7 +11,11 @@ mod engine;
 mod external;
 mod faults;
 
+mod minio;
+
 mod oracle;
+
+mod readers;
 
 mod spark;
 

@@ -25,7 +25,9 @@ use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 use super::compare::{rows, same};
 use super::facts::Facts;
 use super::plain::{MISSED, Plain, windowed};
+use super::remote::Remote;
 use super::tables::Table;
+use crate::minio::server::Server;
 
 /// A query over drawn facts.
 #[derive(Clone, Debug)]
@@ -112,9 +114,17 @@ pub(crate) async fn check(case: &Case) -> Result<World, String> {
 }
 
 pub(crate) async fn check_by(case: &Case, variants: &[Variant]) -> Result<World, String> {
+    check_on(case, variants, None).await
+}
+
+/// The same, where facts, home and results are in a bucket.
+pub(crate) async fn check_on(case: &Case, variants: &[Variant], server: Option<&Server>) -> Result<World, String> {
     let mut last = None;
     for variant in variants {
-        let world = World::new(case);
+        let mut world = World::new(case);
+        if let Some(server) = server {
+            world.move_to(server).await;
+        }
         run(&world, case, variant).await.map_err(|e| format!("{}: {e}\n{}", variant.name, case.sql))?;
         last = Some(world);
     }
@@ -124,6 +134,8 @@ pub(crate) async fn check_by(case: &Case, variants: &[Variant]) -> Result<World,
 /// Folders of a test: facts, a home, and the view's table.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
+    /// Where they are for jobs, if not there; the folder then has copies.
+    remote: Option<Remote>,
 }
 
 impl World {
@@ -133,7 +145,21 @@ impl World {
             facts.write(&folder.path().join(name));
         }
         case.tables.iter().for_each(|table| table.write(folder.path()));
-        World { folder }
+        World { folder, remote: None }
+    }
+
+    /// Moves the facts and all that is to come into a bucket.
+    async fn move_to(&mut self, server: &Server) {
+        self.remote = Some(Remote::new(server, self.folder.path()).await);
+    }
+
+    /// Where jobs find it all.
+    fn root(&self) -> String {
+        self.remote.as_ref().map_or_else(|| self.folder.path().display().to_string(), |remote| remote.root.clone())
+    }
+
+    fn stores(&self) -> Stores {
+        self.remote.as_ref().map_or_else(Stores::default, |remote| remote.stores.clone())
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -147,22 +173,22 @@ impl World {
     /// The statements that make the sources and the view.
     pub(crate) fn text(&self, case: &Case) -> String {
         let source = |(name, facts): (&String, &Facts)| {
-            let lake = self.folder.path().join(name);
+            let lake = format!("{}/{name}", self.root());
             let delay = format!("{}{}", case.delay, facts.delay);
-            let options = format!("lake = '{}'{}{}", lake.display(), case.options, facts.options);
+            let options = format!("lake = '{lake}'{}{}", case.options, facts.options);
             format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH ({options});\n")
         };
         let sources: String = case.sources.iter().map(source).collect();
-        let tables: String = case.tables.iter().map(|table| table.statement(self.folder.path())).collect();
+        let tables: String = case.tables.iter().map(|table| table.statement(&self.root())).collect();
         let statements: String = case.statements.iter().map(|s| format!("{s};\n")).collect();
-        let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}') AS {};\n", self.view(), case.sql);
+        let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}/view') AS {};\n", self.root(), case.sql);
         sources + &tables + &statements + &view
     }
 
     /// A fresh engine, for run number `run`.
     pub(crate) fn engine(&self, variant: &Variant, run: usize, stores: Stores) -> Engine {
         let workers = variant.parallelism[run % variant.parallelism.len()];
-        let builder = Engine::builder().home(self.home().display().to_string()).stores(stores);
+        let builder = Engine::builder().home(format!("{}/home", self.root())).stores(stores);
         let builder = builder.setting("parallelism", workers.to_string());
         variant.settings.iter().fold(builder, |b, (name, value)| b.setting(*name, value)).build().unwrap()
     }
@@ -170,7 +196,7 @@ impl World {
 
 async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String> {
     let text = world.text(case);
-    let fresh = |run| world.engine(variant, run, Stores::default());
+    let fresh = |run| world.engine(variant, run, world.stores());
     for number in 0.. {
         let stop = variant.stops.get(number % variant.stops.len().max(1)).copied();
         let summary = stopped(&fresh(number), &text, stop, false).await?;
@@ -225,6 +251,9 @@ impl Progress for StopAfter {
 
 /// Holds the view against the batch answer.
 pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended: bool) -> Result<(), String> {
+    if let Some(remote) = &world.remote {
+        remote.copy_to(world.folder.path()).await;
+    }
     let late = rejected(world).await;
     if late.len() as u64 != summary.total.late + summary.total.bad {
         return Err(format!("{} rows listed as late or bad, {:?} counted", late.len(), summary.total));

@@ -6,6 +6,7 @@
 //! * [`compare`]: answers as bags of rows.
 //! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
+//! * [`remote`]: the same over a bucket.
 //! * [`cases`]: queries over drawn facts.
 //! * [`ordered`]: aggregates with ORDER BY inside.
 //! * [`types`]: columns of every type, as keys, arguments and results; lists unnested.
@@ -25,6 +26,8 @@ pub(crate) mod tables;
 pub(crate) mod compare;
 
 mod plain;
+
+mod remote;
 
 pub(crate) mod check;
 

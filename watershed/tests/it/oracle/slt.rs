@@ -51,10 +51,14 @@ use tokio::runtime::Builder;
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
-use super::check::{Case, Variant, World, check, once, rejected, variants};
+use super::check::{Case, Variant, World, check_on, once, rejected, variants};
 use super::duckdb;
 use super::facts::{Facts, Layout, Shape};
 use super::tables::{Format, Table};
+use crate::minio::server::{Server, shared};
+
+/// Of how many records one is also run on MinIO with the other tests.
+const SOME: usize = 16;
 
 /// What a record asks for.
 #[derive(Clone, Debug)]
@@ -72,6 +76,26 @@ enum Wants {
 
 #[test]
 fn every_record_holds() {
+    let server = match std::env::var("WATERSHED_ON").unwrap_or_default().as_str() {
+        "" => None,
+        "minio" => Some(shared().expect("WATERSHED_ON=minio needs WATERSHED_MINIO")),
+        other => panic!("WATERSHED_ON is minio, not {other:?}"),
+    };
+    records_hold(1, server);
+}
+
+/// Some of every file; `make test-s3` runs them all.
+#[test]
+fn minio_some_records_hold() {
+    if std::env::var("WATERSHED_ON").is_err()
+        && let Some(server) = shared()
+    {
+        records_hold(SOME, Some(server));
+    }
+}
+
+/// Runs every `nth` record.
+fn records_hold(nth: usize, server: Option<&'static Server>) {
     let only = std::env::var("WATERSHED_SLT").unwrap_or_default();
     let mut queue = VecDeque::new();
     for path in files() {
@@ -83,6 +107,7 @@ fn every_record_holds() {
             }
         }
     }
+    let queue: VecDeque<_> = queue.into_iter().step_by(nth).collect();
     let all = queue.len();
     assert!(all > 0, "no record is called {only:?}");
     let (queue, failed) = (Mutex::new(queue), Mutex::new(vec![]));
@@ -93,7 +118,7 @@ fn every_record_holds() {
                 loop {
                     let next = queue.lock().unwrap().pop_front();
                     let Some((place, record)) = next else { break };
-                    let held = alone(record);
+                    let held = alone(record, server);
                     let ended = if held.is_ok() { "" } else { " FAILED" };
                     println!("{place}{ended}");
                     failed.lock().unwrap().extend(held.err().map(|e| format!("{place}: {e}")));
@@ -107,14 +132,14 @@ fn every_record_holds() {
 
 /// Every record of a text, one after the other.
 pub(crate) fn all_hold(text: &str) -> Result<(), String> {
-    parse(text)?.into_iter().try_for_each(alone)
+    parse(text)?.into_iter().try_for_each(|record| alone(record, None))
 }
 
 /// A record in a thread of its own, so that a panic is its failure and no other's.
-fn alone(record: Record) -> Result<(), String> {
+fn alone(record: Record, server: Option<&'static Server>) -> Result<(), String> {
     let run = move || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(hold(&record))
+        runtime.block_on(hold(&record, server))
     };
     thread::spawn(run).join().unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -131,10 +156,11 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-async fn hold(record: &Record) -> Result<(), String> {
+async fn hold(record: &Record, server: Option<&Server>) -> Result<(), String> {
     match &record.wants {
         Wants::Answer { late, duckdb } => {
-            let world = check(&record.case).await?;
+            let variants: Vec<Variant> = variants().into_iter().chain(record.case.cut.clone()).collect();
+            let world = check_on(&record.case, &variants, server).await?;
             if *late && rejected(&world).await.is_empty() {
                 return Err("no fact was late".into());
             }

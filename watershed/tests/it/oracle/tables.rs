@@ -53,8 +53,8 @@ impl Table {
     }
 
     /// The statement that declares it.
-    pub(crate) fn statement(&self, folder: &Path) -> String {
-        let (name, location) = (&self.name, folder.join(&self.name));
+    pub(crate) fn statement(&self, folder: &str) -> String {
+        let (name, location) = (&self.name, format!("{folder}/{}", self.name));
         let columns = match self.format {
             Format::Csv => {
                 let fields = self.rows.schema().fields().clone();
@@ -65,7 +65,7 @@ impl Table {
             _ => String::new(),
         };
         let format = format!("{:?}", self.format).to_uppercase();
-        format!("CREATE EXTERNAL TABLE {name}{columns} STORED AS {format} LOCATION '{}';\n", location.display())
+        format!("CREATE EXTERNAL TABLE {name}{columns} STORED AS {format} LOCATION '{location}';\n")
     }
 
     fn write_parquet(&self, path: &Path) {

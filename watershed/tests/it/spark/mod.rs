@@ -1,6 +1,8 @@
 //! Histories that Spark wrote: deletion vectors, column mapping, widened types, V2 checkpoints over a cleaned log, zone-less
 //! times. A windowed job over each must give what Spark itself answers, and so must the same query run as batch.
 //!
+//! The same Spark reads tables that Watershed wrote, as other [`readers`] do.
+//!
 //! One Spark makes all tables (`tables.py`), in the Python that `WATERSHED_SPARK` names (`tools/delta.sh`).
 
 use std::collections::BTreeMap;
@@ -12,7 +14,10 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use watershed::{Engine, Outcome, RunOptions};
 use watershed_core::Error;
+use watershed_lake::Stores;
 use watershed_runtime::Summary;
+
+use crate::readers::{self, Made};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -22,8 +27,15 @@ struct Answer {
     rows: Vec<String>,
 }
 
-/// The folder that Spark filled, and its answers by table; `None` where there is no Spark.
-fn spark() -> Option<(TempDir, BTreeMap<String, Answer>)> {
+/// What Spark did: its answers by table, in a folder that it filled, and how it read tables of ours, see `readers`.
+struct Spark {
+    folder: TempDir,
+    answers: BTreeMap<String, Answer>,
+    ours: Vec<Made>,
+}
+
+/// Runs it once; `None` where there is no Spark.
+async fn spark() -> Option<Spark> {
     let Some(python) = std::env::var("WATERSHED_SPARK").ok().filter(|python| !python.is_empty()) else {
         println!(
             "skipped: WATERSHED_SPARK names no Python with Spark and Delta (tools/delta.sh sets it up; make test does)"
@@ -31,11 +43,15 @@ fn spark() -> Option<(TempDir, BTreeMap<String, Answer>)> {
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("ours");
+    let ours = readers::make(&own, &own.display().to_string(), Stores::default()).await;
+    let asked = serde_json::to_string(&readers::asked(&ours, &own)).unwrap();
+    fs::write(folder.path().join("read.json"), asked).unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/spark/tables.py");
     let output = Command::new(python).arg(program).arg(folder.path()).output().expect("python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answers = fs::read(folder.path().join("answers.json")).unwrap();
-    Some((folder, serde_json::from_slice(&answers).unwrap()))
+    Some(Spark { folder, answers: serde_json::from_slice(&answers).unwrap(), ours })
 }
 
 /// What the query selects; the view's partition column is beside it.
@@ -103,8 +119,9 @@ impl World<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_spark_wrote_are_histories() {
-    let Some((folder, answers)) = spark() else { return };
+async fn tables_that_spark_wrote_are_histories_and_ours_are_read_by_it() {
+    let Some(Spark { folder, answers, ours }) = spark().await else { return };
+    readers::equal("Spark", &ours, &folder.path().join("ours")).await;
     let names: Vec<_> = answers.keys().map(String::as_str).collect();
     assert_eq!(names, ["by_id", "checkpointed", "dated", "marked", "named", "ntz", "widened"]);
     for (name, answer) in &answers {

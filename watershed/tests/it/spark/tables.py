@@ -3,7 +3,8 @@
     python tables.py FOLDER [TABLE...]
 
 makes FOLDER/NAME for each table below, and FOLDER/answers.json: for each table its query and the rows that Spark returns.
-`NAME.before` is the table as it was before its last commits. One Spark does all.
+`NAME.before` is the table as it was before its last commits. Where FOLDER/read.json lists tables (`location`, `answer`), they
+are read, and their rows left in Parquet folders. One Spark does all.
 """
 
 import json
@@ -162,4 +163,9 @@ for make in [marked, named, by_id, widened, dated, checkpointed, ntz]:
         make(f"delta.`{FOLDER}/{make.__name__}`")
 with open(f"{FOLDER}/answers.json", "w") as out:
     json.dump(ANSWERS, out, indent=1)
+if os.path.exists(f"{FOLDER}/read.json"):
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    with open(f"{FOLDER}/read.json") as asked:
+        for table in json.load(asked):
+            spark.read.format("delta").load(table["location"]).coalesce(1).write.parquet(table["answer"])
 spark.stop()
