@@ -2,6 +2,7 @@
 
 make bench
 make bench ARGS='--only hourly --repeats 5'
+make bench ARGS='--on minio'
 make bench ARGS='--scale 0.02 --label trial --out benchmarks/results/local'
 """
 
@@ -19,7 +20,7 @@ import report
 import trials
 from engines import Setup
 from trials import Bench, Result
-from workloads import NAMES, TRIALS, WORKLOADS, KillTrial, MemoryTrial, PairTrial, SparkTrial
+from workloads import NAMES, STORE, TRIALS, WORKLOADS, KillTrial, MemoryTrial, PairTrial, SparkTrial
 
 HERE = Path(__file__).parent
 DO = {PairTrial: trials.pair, MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill}
@@ -34,7 +35,8 @@ def main() -> int:
 
     results: list[Result] = []
     failures = 0
-    for name, do in chosen(bench, given.only, without):
+    on_store = [(STORE.name, lambda: trials.store(bench, STORE))]
+    for name, do in on_store if given.on == "minio" else chosen(bench, given.only, without):
         print(name, flush=True)
         try:
             results.append(do())
@@ -74,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}"
     )
+    parser.add_argument("--on", choices=("minio",), help="only this: facts, home and result on a server, against the disk")
     parser.add_argument("--without", nargs="+", choices=("datafusion", "duckdb", "watershed", "spark"), default=())
     parser.add_argument("--repeats", type=int, default=3, help="how often each engine runs (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the rows, to try things out (1)")

@@ -1,8 +1,10 @@
 """What is done with each workload and trial in `workloads.py`: runs in turns, answers compared, a figure."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,9 +15,10 @@ import agree
 import engines
 import facts
 import measure
+import minio
 from engines import Data, Run, Setup
 from measure import Measured
-from workloads import Facts, FactsInHours, KillTrial, MemoryTrial, PairTrial, Question, SparkTrial, Workload
+from workloads import Facts, FactsInHours, KillTrial, MemoryTrial, PairTrial, Question, SparkTrial, StoreTrial, Workload
 
 
 @dataclass
@@ -197,6 +200,61 @@ def kill(bench: Bench, trial: KillTrial) -> Result:
     )
     result.notes.append("the resumed jobs' answers are those of the whole one")
     return result
+
+
+def store(bench: Bench, trial: StoreTrial) -> Result:
+    """From and to MinIO, and from and to the disk, in turns; and all the facts downloaded, for the server's own limit."""
+    folder, data = bench.facts_of(trial.facts)
+    some = facts.first_days(folder, trial.days)
+    size = facts.warm(some)
+    names = ("MinIO", "local disk", "plain download")
+    runs: dict[str, list[Measured]] = {name: [] for name in names}
+    with minio.server(bench.setup.work) as server:
+        os.environ.update(server.environment)
+        try:
+            remote = server.upload(some, "facts")
+            for turn in range(bench.repeats):
+                for name in names:
+                    took = store_turn(bench, trial, name, some, remote, server)
+                    runs[name].append(took)
+                    tell(f"{trial.name} {turn + 1}/{bench.repeats}", name, took)
+            found = bench.out(trial.name, "found")
+            server.copy_back("home/tables/answer", found / "home" / "tables" / "answer")
+        finally:
+            for name in server.environment:
+                os.environ.pop(name, None)
+    rows = agree.check(
+        trial.question, engines.answer_of(bench.setup.work / trial.name / "local"), engines.answer_of(found)
+    )
+    turns = list(zip(*runs.values(), strict=True))
+    figure = median(far.wall / near.wall for far, near, _ in turns)
+    download = median(plain.wall for *_, plain in turns)
+    said = f"The first {trial.days} of {data}"
+    result = Result(trial.name, trial.title, said, runs, figure, "×", trial.bar, trial.aim)
+    result.notes.append(f"both give the same {rows:,} rows")
+    result.notes.append(
+        f"downloading the {size / 1e9:.2f} GB of facts, {bench.setup.threads} at a time, takes {download:.2f} s "
+        f"({size / 1e6 / download:,.0f} MB/s, the interpreter's start counted): "
+        f"{median(plain.wall / near.wall for _, near, plain in turns):.2f} times the local job"
+    )
+    result.notes.append("the server shares the cores with the job; its own time and memory are not in the figures")
+    return result
+
+
+def store_turn(
+    bench: Bench, trial: StoreTrial, name: str, local: Path, remote: str, server: minio.Server
+) -> Measured:
+    if name == "plain download":
+        command = [sys.executable, minio.__file__, "download", server.endpoint, minio.BUCKET, "facts"]
+        return measure.run([*command, str(bench.setup.threads)])[0]
+    if name == "local disk":
+        return engines.watershed(bench.setup, trial.question, Data(local), bench.out(trial.name, "local")).measured
+    server.remove("home")
+    command = engines.watershed_command(bench.setup, trial.question, Data(local), bench.out(trial.name, "remote"))
+    sql = Path(command[command.index("run") + 1])
+    sql.write_text(trial.question.watershed(remote, {}))
+    command[command.index("--home") + 1] = f"s3://{minio.BUCKET}/home"
+    return measure.run(command)[0]
 
 
 def run_and_kill(command: list[str], rows: float) -> tuple[int, float]:

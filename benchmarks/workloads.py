@@ -398,5 +398,19 @@ class KillTrial:
     aim: float = 0.02
 
 
+@dataclass(frozen=True)
+class StoreTrial:
+    """The same job with all it reads and writes in a bucket of a server on this machine, against the local disk."""
+
+    name: str = "s3"
+    title: str = "tumbling 1 h from and to MinIO, against the local disk"
+    facts: Facts = HALF_A_YEAR
+    question: Question = HOURLY
+    days: int = 60
+    bar: float = 1.3
+    aim: float = 1.1
+
+
+STORE = StoreTrial()  # with --on minio, and then alone
 TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial())
 NAMES = tuple(each.name for each in (*WORKLOADS, *TRIALS))
