@@ -54,13 +54,14 @@ impl Azurite {
             .stdin(Stdio::piped())
             .spawn()
             .expect("sh starts");
-        for _ in 0..1200 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Azurite { keeper, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), key };
-            }
+        let server = Azurite { keeper, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), key };
+        let answers = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let waited = (0..1200).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("Azurite does not answer");
+            answers()
+        });
+        assert!(waited, "Azurite does not answer");
+        server
     }
 }
 
