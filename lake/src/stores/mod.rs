@@ -261,14 +261,17 @@ impl Kind {
             #[cfg(feature = "azure")]
             Kind::Azure => azure::build(root.as_str().trim_end_matches('/'), options),
             #[allow(unreachable_patterns)] // In a build with all of them.
-            absent => {
-                let (what, feature) = absent.feature();
-                Err(Error::input(format!(
-                    "this build of Watershed does not open {what}: build it with the feature `{feature}` \
-                     (cargo build --features {feature})"
-                )))
-            }
+            absent => Err(absent.absent()),
         }
+    }
+
+    #[allow(dead_code)] // In a build with all features.
+    fn absent(self) -> Error {
+        let (what, feature) = self.feature();
+        Error::input(format!(
+            "this build of Watershed does not open {what}: build it with the feature `{feature}` (cargo build --features \
+             {feature})"
+        ))
     }
 
     #[allow(dead_code)] // In a build with all features.

@@ -111,6 +111,18 @@ fn says_what_it_takes() {
     }
 }
 
+#[test]
+fn a_store_that_was_left_out_names_its_feature() {
+    for (kind, words) in [
+        (Kind::S3, "does not open S3: build it with the feature `aws`"),
+        (Kind::Gcs, "does not open Google Cloud Storage: build it with the feature `gcp`"),
+        (Kind::Azure, "does not open Azure Blob Storage: build it with the feature `azure`"),
+    ] {
+        let error = kind.absent().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 #[cfg(feature = "aws")]
 #[test]
 fn options_that_are_variables_are_looked_up() {
