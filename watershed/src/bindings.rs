@@ -7,12 +7,12 @@ use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit};
 use datafusion::physical_plan::ExecutionPlan;
 use watershed_core::scan::ScanInput;
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink};
 use watershed_core::{Error, Result};
-use watershed_operators::window_operator;
+use watershed_operators::{Spill, StateAccount, window_operator};
 use watershed_plan as plan;
 use watershed_plan::Lowered;
 use watershed_runtime as runtime;
@@ -144,12 +144,24 @@ pub(crate) fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Ve
     Ok((inputs, holes))
 }
 
+/// All shards of a job together may hold one part in so many of the memory whatever else is in it: what it takes to work.
+const LEAST: usize = 8;
+
 pub(crate) fn graph(job: &str, lowered: Lowered, holes: Vec<usize>, parallelism: usize, tasks: &TaskContext) -> Graph {
+    let limit = match tasks.memory_pool().memory_limit() {
+        MemoryLimit::Finite(limit) => limit,
+        _ => usize::MAX,
+    };
+    let least = limit / (LEAST * parallelism.max(1) * lowered.stages.len().max(1));
+    let spill = Spill { disk: Arc::clone(&tasks.runtime_env().disk_manager), least };
     let stages = lowered.stages.into_iter().enumerate().map(|(number, stage)| {
+        let spill = spill.clone();
         let (spec, pool, name) = (Arc::clone(&stage.spec), Arc::clone(tasks.memory_pool()), job.to_string());
         let hashed = spec.hashed();
         let operator = move |shard| {
-            let account = MemoryConsumer::new(format!("{name}, aggregate {number}, shard {shard}")).register(&pool);
+            let consumer =
+                MemoryConsumer::new(format!("{name}, aggregate {number}, shard {shard}")).with_can_spill(true);
+            let account = StateAccount { reservation: consumer.register(&pool), spill: Some(spill.clone()) };
             window_operator(Arc::clone(&spec), account)
         };
         Stage { operator: Arc::new(operator), finish: Arc::new(Finish(stage.finish)), hashed }

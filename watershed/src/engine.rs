@@ -21,11 +21,12 @@ use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 
 use crate::batch::Rows;
 use crate::catalog::{Catalog, Entry, Kind};
+use crate::control::{self, Asked};
 use crate::execute::Session;
 use crate::layers::{Layers, Values};
 use crate::listing::{self, ColumnInfo, JobInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
-use crate::memory;
+use crate::memory::{self, Limits};
 
 /// Watershed over one home.
 #[derive(Clone)]
@@ -41,7 +42,7 @@ struct Inner {
     variables: BTreeMap<String, String>,
     functions: Vec<ScalarUDF>,
     /// DataFusion's surroundings with the memory pool, and the limit they were made with.
-    runtime: Mutex<Option<(u64, Arc<RuntimeEnv>)>>,
+    runtime: Mutex<Option<(Limits, Arc<RuntimeEnv>)>>,
 }
 
 /// How a text is run.
@@ -130,6 +131,44 @@ impl Engine {
         listing::jobs(self).await
     }
 
+    /// Alters settings of a job, by name and value: `throttle_rows`, `throttle_bytes`, `schedule`; `none` is no limit. A live
+    /// run goes by them within a second or two; they stay, above all other settings, until altered to `default`.
+    pub async fn alter(&self, job: &str, changes: &[(&str, &str)]) -> Result<Asked> {
+        let alter = |control: &mut watershed_core::control::Control| {
+            changes.iter().try_for_each(|(name, value)| control.alter(name, value))
+        };
+        control::ask(self, job, alter).await
+    }
+
+    /// Lets a job rest: a live run at its next safe point, with all it has read committed; a later one does nothing.
+    pub async fn pause(&self, job: &str) -> Result<Asked> {
+        let now = self.clock().now().0;
+        let pause = |control: &mut watershed_core::control::Control| {
+            control.paused.get_or_insert(now);
+            Ok(())
+        };
+        control::ask(self, job, pause).await
+    }
+
+    /// Lets a paused job go on.
+    pub async fn resume(&self, job: &str) -> Result<Asked> {
+        let resume = |control: &mut watershed_core::control::Control| {
+            control.paused = None;
+            Ok(())
+        };
+        control::ask(self, job, resume).await
+    }
+
+    /// Ends the live run of a job at its next safe point; later runs go on from there.
+    pub async fn stop(&self, job: &str) -> Result<Asked> {
+        let id = self.clock().id();
+        let stop = |control: &mut watershed_core::control::Control| {
+            control.stop = Some(id);
+            Ok(())
+        };
+        control::ask(self, job, stop).await
+    }
+
     /// Sources, views and tables.
     pub async fn tables(&self) -> Result<Vec<RelationInfo>> {
         listing::tables(self).await
@@ -182,13 +221,13 @@ impl Engine {
 
     /// DataFusion's surroundings with one memory pool for all that the engine does at a time, as large as the settings say.
     pub(crate) fn runtime(&self, settings: &Settings) -> Result<Arc<RuntimeEnv>> {
-        let limit = settings.memory_limit.unwrap_or_else(memory::default_limit);
+        let limits = Limits::of(settings);
         let mut runtime = self.inner.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         match &*runtime {
-            Some((made_with, env)) if *made_with == limit => Ok(env.clone()),
+            Some((made_with, env)) if *made_with == limits => Ok(env.clone()),
             _ => {
-                let env = memory::runtime_env(limit)?;
-                *runtime = Some((limit, env.clone()));
+                let env = memory::runtime_env(&limits)?;
+                *runtime = Some((limits, env.clone()));
                 Ok(env)
             }
         }

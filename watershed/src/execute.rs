@@ -5,6 +5,7 @@
 //! errors told, before the first of them reads a row.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::stream::FuturesUnordered;
@@ -27,6 +28,9 @@ use crate::listing;
 use crate::relations::{self, query_of, reached};
 use crate::sources::Declared;
 use crate::tables;
+
+/// What a run that is asked to stop may take beyond the patience of its jobs, to say where they stand.
+const LEAVE: Duration = Duration::from_secs(3);
 
 type Seen<'a> = &'a mut (dyn FnMut(Outcome) -> Result<()> + Send);
 
@@ -54,8 +58,22 @@ impl<'a> Session<'a> {
                  tables of this version are appended to; build it anew (CREATE OR REPLACE)",
             ));
         }
+        let (stop, clock) = (self.options.stop.clone(), self.engine.clock().clone());
+        let ended = tokio::select! {
+            ended = self.statements(text, seen) => Some(ended),
+            () = stop.overdue(clock.as_ref(), LEAVE) => None,
+        };
+        ended.unwrap_or_else(|| seen(Outcome::Done("stopped before all was done; run again to go on".to_string())))
+    }
+
+    async fn statements(&mut self, text: &str, seen: Seen<'_>) -> Result<()> {
         let statements = self.parse(text)?;
-        for parsed in &statements {
+        for (done, parsed) in statements.iter().enumerate() {
+            if self.options.stop.requested() {
+                let left = statements.len() - done;
+                let note = format!("stopped: {left} more statements of the text were not done; run again to go on");
+                return seen(Outcome::Done(note));
+            }
             self.statement(parsed, seen).await?;
         }
         self.run_wave(seen).await

@@ -6,7 +6,7 @@
 //! | of | settings |
 //! |---|---|
 //! | a source | `bounded`, `max_leak`, `time_partition`, `time_zone` |
-//! | the process | `memory_limit` |
+//! | the process | `memory_limit`, `spill_dir`, `disk_limit` |
 //! | a job | all others |
 //!
 //! `SET`, flags and the environment take any of them, and reach whatever heeds them.
@@ -27,7 +27,7 @@ const RESERVED: [&str; 13] =
 const RESERVED_PREFIX: &str = "test_";
 
 const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];
-const OF_THE_PROCESS: [&str; 1] = ["memory_limit"];
+const OF_THE_PROCESS: [&str; 3] = ["memory_limit", "spill_dir", "disk_limit"];
 
 /// Names and values, as text, in the order in which they were given.
 pub(crate) type Values = Vec<(String, String)>;
@@ -172,8 +172,14 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("late", "What becomes of late rows: 'table' keeps them beside the result"),
         ("on_change", "When rows that were read are removed or rewritten: 'stop' or 'ignore'"),
         ("memory_limit", "Memory for all jobs together, such as '4 GB' [default: 60 % of the machine or cgroup]"),
+        (
+            "spill_dir",
+            "A local folder for state that does not fit the memory limit [default: the system's, for temporary files]",
+        ),
+        ("disk_limit", "Bytes of such state on disk, at most [default: 100 GB]"),
         ("throttle_rows", "Rows read a second, at most"),
         ("throttle_bytes", "Bytes read a second, at most"),
+        ("schedule", "Hours in which the job may run, such as '22:00-06:00' or 'Mon-Fri 22:00-06:00 Europe/Berlin'"),
         ("target_file_size", "Size of data files [default: 128 MB]"),
     ]
 }

@@ -60,6 +60,7 @@
 //! * `tables`: tables made, replaced and dropped.
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
+//! * [`control`]: jobs told from outside what to do.
 //! * [`memory`]: the one budget.
 
 pub mod engine;
@@ -98,11 +99,14 @@ pub mod batch;
 
 pub mod listing;
 
+pub mod control;
+
 pub mod memory;
 
 /// Arrow and DataFusion in the very versions that this crate's interface speaks of.
 pub use {arrow, datafusion};
 
+pub use control::Asked;
 pub use engine::{Builder, Engine, Outcome, RunOptions};
 pub use layers::settings_help;
 pub use listing::{ColumnInfo, JobInfo, RelationInfo};
@@ -112,5 +116,5 @@ pub use watershed_lake::Stores;
 
 /// What a run is told and tells.
 pub mod runtime {
-    pub use watershed_runtime::{NoProgress, Progress, ProgressUpdate, Stop, Summary};
+    pub use watershed_runtime::{GivenUp, NoProgress, Progress, ProgressUpdate, Stop, Summary};
 }

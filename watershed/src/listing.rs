@@ -1,11 +1,13 @@
 //! What there is: jobs and where they stand, names and what is behind them, columns.
 
 use futures::{StreamExt, TryStreamExt};
+use watershed_core::control::Control;
 use watershed_core::epoch::Manifest;
 use watershed_core::{Error, EventTime, Result};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
 use crate::catalog::{Entry, Kind};
+use crate::control;
 use crate::dimensions;
 use crate::engine::{Engine, RunOptions, relation, unknown};
 use crate::execute::Session;
@@ -27,6 +29,8 @@ pub struct JobInfo {
     pub checkpoint: Option<Manifest>,
     /// Why the newest checkpoint cannot be read, if it cannot.
     pub trouble: Option<String>,
+    /// What is asked of it from outside.
+    pub control: Control,
 }
 
 /// A source, view or table.
@@ -61,6 +65,10 @@ pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
             Newest::Manifest(manifest) => (Some(*manifest), None),
             Newest::Unreadable { why, .. } => (None, Some(why)),
         };
+        let (control, trouble) = match control::of(engine, entry).await {
+            Ok(control) => (control, trouble),
+            Err(e) => (Control::default(), trouble.or(Some(e.to_string()))),
+        };
         let location = match entry.kind {
             Kind::Insert => {
                 let into = tables::insert_of(entry)?.table;
@@ -75,6 +83,7 @@ pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
             created: entry.created,
             checkpoint,
             trouble,
+            control,
         });
     }
     Ok(found)

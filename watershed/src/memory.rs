@@ -11,8 +11,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
 
 /// The part of the machine or cgroup that is used by default, in percent. The rest is for what is not accounted for:
@@ -30,13 +32,37 @@ pub fn default_limit() -> u64 {
     available(Path::new("/")).unwrap_or(UNKNOWN) / 100 * SHARE
 }
 
-/// DataFusion's surroundings with one pool of `limit` bytes.
-pub(crate) fn runtime_env(limit: u64) -> Result<Arc<RuntimeEnv>> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+/// What a process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) memory: u64,
+    pub(crate) spill_dir: Option<String>,
+    pub(crate) disk: u64,
+}
+
+impl Limits {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Limits {
+            memory: settings.memory_limit.unwrap_or_else(default_limit),
+            spill_dir: settings.spill_dir.clone(),
+            disk: settings.disk_limit,
+        }
+    }
+}
+
+/// DataFusion's surroundings with one pool of so many bytes.
+pub(crate) fn runtime_env(limits: &Limits) -> Result<Arc<RuntimeEnv>> {
+    let limit = usize::try_from(limits.memory).unwrap_or(usize::MAX);
     let pool = TrackConsumersPool::new(GreedyMemoryPool::new(limit), NAMED);
-    RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(|e| {
+    let mode = match &limits.spill_dir {
+        Some(folder) => DiskManagerMode::Directories(vec![PathBuf::from(folder)]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(limits.disk);
+    RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc().map_err(|e| {
+        let folder = limits.spill_dir.as_deref().unwrap_or("the folder for temporary files");
         Error::Resources(format!(
-            "could not set up DataFusion's runtime: {e}; check that the temporary folder is writable"
+            "state cannot be put aside in {folder}: {e}; give a folder that can be written to (spill_dir)"
         ))
     })
 }

@@ -20,6 +20,8 @@
 //! * [`epoch`]: manifests, and the pure decisions of recovery.
 //! * [`settings`]: every setting a user can give, in one table.
 //! * [`secrets`]: which options hold secrets, and how statements speak of them.
+//! * [`schedule`]: when a job may run.
+//! * [`control`]: what an operator asked of a job from outside.
 //! * [`clock`]: the only door to wall time and randomness.
 //! * [`error`]: what went wrong, whose turn it is, and whether it may have happened.
 
@@ -48,6 +50,9 @@ pub mod epoch;
 pub mod settings;
 
 pub mod secrets;
+pub mod schedule;
+
+pub mod control;
 
 pub mod clock;
 

@@ -6,6 +6,9 @@
 //! State is checkpointed in *chunks*: record batches of partial states that can be merged back in any order and on any
 //! shard. A chunk, once frozen, never changes; so a checkpoint writes only what is fresh and names what is kept.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
@@ -22,6 +25,16 @@ pub struct ChunkId(pub u64);
 pub struct StateSnapshot {
     pub kept: Vec<ChunkId>,
     pub fresh: Vec<(ChunkId, RecordBatch)>,
+    /// Fresh ones that do not lie in memory; to be loaded one after the other.
+    pub aside: Vec<(ChunkId, Arc<dyn Aside>)>,
+}
+
+/// A chunk that was put aside for want of memory.
+pub trait Aside: Send + Sync + Debug {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize;
+
+    fn load(&self) -> Result<RecordBatch>;
 }
 
 /// How much a shard holds, for progress and for errors.
@@ -29,13 +42,17 @@ pub struct StateSnapshot {
 pub struct StateSize {
     pub windows: usize,
     pub groups: usize,
+    /// In memory.
     pub bytes: usize,
+    /// Put aside on disk, as bytes in memory.
+    pub spilled: usize,
 }
 
 /// One shard of a stateful operator.
 ///
 /// Laws: the rows emitted up to a watermark do not depend on how the input was cut into batches, on their order within a
-/// step, or on checkpoints and restores in between; after `advance(w)` nothing that ends at or before `w` is held.
+/// step, or on checkpoints and restores in between; after `advance(w)`, and `more` to its end, nothing that
+/// ends at or before `w` is held.
 pub trait Operator: Send {
     /// Takes one batch of the fragment's output (partial states, for aggregates).
     fn push(&mut self, input: ChangeBatch) -> Result<()>;
@@ -43,6 +60,12 @@ pub trait Operator: Send {
     /// The step is over and the watermark goes from `before` to `watermark`: returns what became final and forgets it. What
     /// was final at `before` has been emitted, also when it was by an instance that this one was restored from.
     fn advance(&mut self, before: EventTime, watermark: EventTime) -> Result<Vec<ChangeBatch>>;
+
+    /// What [`Operator::advance`] left for later, where all at once would not fit into memory: to be called until there is
+    /// no more.
+    fn more(&mut self) -> Result<Option<Vec<ChangeBatch>>> {
+        Ok(None)
+    }
 
     /// Freezes the state. Calling it twice without input in between returns no fresh chunk the second time.
     fn checkpoint(&mut self) -> Result<StateSnapshot>;

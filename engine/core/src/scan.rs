@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -76,6 +77,19 @@ impl Reason {
         }
     }
 }
+
+/// Holds scans back, so that a job reads no faster than it may; one for all its workers.
+pub trait Pace: Send + Sync + fmt::Debug {
+    /// Whether bytes count; else they need not be told.
+    fn by_bytes(&self) -> bool;
+
+    /// Books what was read; ready when it may be passed on.
+    fn book(&self, rows: u64, bytes: u64) -> BoxFuture<'static, ()>;
+}
+
+/// The pace of a job, as scans find it among the extensions of the session that a step is run in.
+#[derive(Clone, Debug)]
+pub struct Pacing(pub Arc<dyn Pace>);
 
 /// Whether statistics prove that no row of the file can be rejected. A window that holds a time at or after the watermark
 /// ends after it, so `min ≥ watermark` is enough for every window form.

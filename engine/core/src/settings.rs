@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::schedule::Schedule;
 use crate::time::{EventTime, Span, Zone};
 
 mod values;
@@ -43,10 +44,16 @@ pub struct Settings {
     pub on_change: OnChange,
     /// Bytes; `None`: 60 % of the machine or cgroup.
     pub memory_limit: Option<u64>,
+    /// Where state that does not fit is put aside, a local folder; `None`: the system's folder for temporary files.
+    pub spill_dir: Option<String>,
+    /// Bytes of it that may be on disk at a time.
+    pub disk_limit: u64,
     /// Rows per second read; `None`: unlimited.
     pub throttle_rows: Option<u64>,
     /// Bytes per second read; `None`: unlimited.
     pub throttle_bytes: Option<u64>,
+    /// When the job may run; `None`: always.
+    pub schedule: Option<Schedule>,
     /// Bytes.
     pub target_file_size: u64,
 }
@@ -68,8 +75,11 @@ impl Default for Settings {
             late: Late::Table,
             on_change: OnChange::Stop,
             memory_limit: None,
+            spill_dir: None,
+            disk_limit: 100_000_000_000,
             throttle_rows: None,
             throttle_bytes: None,
+            schedule: None,
             target_file_size: 128 << 20,
         }
     }
@@ -93,7 +103,7 @@ pub enum OnChange {
 
 impl Settings {
     /// Every name that [`Settings::set`] takes.
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 20] = [
         "slice",
         "from",
         "to",
@@ -108,14 +118,16 @@ impl Settings {
         "late",
         "on_change",
         "memory_limit",
+        "spill_dir",
+        "disk_limit",
         "throttle_rows",
         "throttle_bytes",
+        "schedule",
         "target_file_size",
     ];
 
     /// Names that are reserved for what is still to come.
-    pub const NOT_YET: [&'static str; 7] =
-        ["archive", "format", "on_error", "schedule", "spill_dir", "tail", "timestamp_type"];
+    pub const NOT_YET: [&'static str; 5] = ["archive", "format", "on_error", "tail", "timestamp_type"];
 
     /// Sets one by name, from text. An unknown name or a value that is none is an error that says what there is.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
@@ -169,8 +181,19 @@ impl Settings {
                 }
             }
             "memory_limit" => self.memory_limit = Some(size()?),
+            "spill_dir" => {
+                if value.trim().is_empty() || value.contains("://") {
+                    return Err(wrong("a local folder"));
+                }
+                self.spill_dir = Some(value.to_string());
+            }
+            "disk_limit" => self.disk_limit = size()?,
             "throttle_rows" => self.throttle_rows = Some(count()?),
             "throttle_bytes" => self.throttle_bytes = Some(size()?),
+            "schedule" => {
+                let schedule = value.parse().map_err(|e| Error::input(format!("schedule = '{value}': {e}")))?;
+                self.schedule = Some(schedule);
+            }
             "target_file_size" => self.target_file_size = size()?,
             other if Self::NOT_YET.contains(&other) => {
                 return Err(Error::input(format!("setting {other}: not supported yet")));

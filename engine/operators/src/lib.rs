@@ -26,6 +26,8 @@ pub mod codes;
 
 pub mod window_partial;
 
+pub mod spill;
+
 pub(crate) mod window_state;
 
 pub mod window_aggregate;
@@ -40,6 +42,7 @@ pub use codes::coded_text;
 pub use gate::{GateColumns, GateExec, GateLimits, rejected_fields};
 pub use groups::check_aggregates;
 pub use pane_aggregate::PaneAggregate;
+pub use spill::Spill;
 pub use window_aggregate::{WindowAggregate, window_operator};
 pub use window_form::{WindowEnd, WindowForm};
 pub use window_partial::WindowPartialExec;

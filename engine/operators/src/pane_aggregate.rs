@@ -48,8 +48,8 @@ struct Derived {
 }
 
 impl PaneAggregate {
-    pub(crate) fn new(spec: Arc<WindowSpec>, form: WindowForm, account: StateAccount) -> Self {
-        PaneAggregate { state: WindowState::new(Arc::clone(&spec), account), spec, form, derived: None }
+    pub(crate) fn new(spec: Arc<WindowSpec>, form: WindowForm, account: impl Into<StateAccount>) -> Self {
+        PaneAggregate { state: WindowState::new(Arc::clone(&spec), account.into()), spec, form, derived: None }
     }
 
     fn derive(&self) -> Result<Derived, DataFusionError> {
@@ -159,6 +159,9 @@ impl Operator for PaneAggregate {
         let keep = self.state.starts().next().is_some() && !derived.is_stale();
         self.state.keep_besides(if keep { derived.bytes() } else { 0 })?;
         self.derived = keep.then_some(derived);
+        if self.derived.is_none() {
+            self.state.unpin();
+        }
         Ok(out)
     }
 
@@ -168,6 +171,7 @@ impl Operator for PaneAggregate {
 
     fn restore(&mut self, id: Option<ChunkId>, chunk: RecordBatch) -> Result<()> {
         self.derived = None;
+        self.state.unpin();
         self.state.restore(id, &chunk)
     }
 

@@ -7,6 +7,12 @@
 //!
 //! **Invariant:** a window's content is the merge of its chunks and its live set; the order of merging does not matter to
 //! any aggregate admitted by the planner.
+//!
+//! * [`aside`]: what is put aside on disk when memory is short.
+
+mod aside;
+
+pub(crate) use aside::{Merged, Part};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +22,29 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryReservation;
-use watershed_core::operator::{ChunkId, StateSize, StateSnapshot};
+use watershed_core::operator::{Aside, ChunkId, StateSize, StateSnapshot};
 use watershed_core::{Error, EventTime, Result};
 
 use crate::groups::{Groups, key_schema};
+use crate::spill::{Spill, Spilled};
 use crate::window_partial::runs;
 use crate::window_spec::WindowSpec;
 
 /// Chunks of one window beyond which a checkpoint rewrites them as one.
 const MAX_CHUNKS: usize = 8;
 
-/// Where a shard's memory is accounted.
-pub type StateAccount = MemoryReservation;
+/// Where a shard's memory is accounted, and where its state goes when that is full.
+pub struct StateAccount {
+    pub reservation: MemoryReservation,
+    /// Without it, state that does not fit is an error.
+    pub spill: Option<Spill>,
+}
+
+impl From<MemoryReservation> for StateAccount {
+    fn from(reservation: MemoryReservation) -> Self {
+        StateAccount { reservation, spill: None }
+    }
+}
 
 /// The open windows of one shard.
 pub(crate) struct WindowState {
@@ -35,7 +52,8 @@ pub(crate) struct WindowState {
     key_schema: SchemaRef,
     windows: BTreeMap<EventTime, Window>,
     next_chunk: u64,
-    account: StateAccount,
+    account: MemoryReservation,
+    spill: Option<Spill>,
     bytes: usize,
     /// What the owner keeps besides.
     besides: usize,
@@ -46,19 +64,50 @@ pub(crate) struct WindowState {
 pub(crate) struct Window {
     live: Option<Groups>,
     chunks: Vec<Chunk>,
+    /// In memory.
     bytes: usize,
+    /// Its owner holds its states as well, so that putting them aside would free nothing.
+    pinned: bool,
 }
 
 struct Chunk {
     /// Set when a checkpoint holds it whole.
     id: Option<ChunkId>,
-    states: RecordBatch,
+    states: Lies,
+}
+
+/// Where a chunk lies.
+enum Lies {
+    Here(RecordBatch),
+    Aside(Arc<Spilled>),
+}
+
+impl Lies {
+    fn load(&self) -> Result<RecordBatch> {
+        match self {
+            Lies::Here(states) => Ok(states.clone()),
+            Lies::Aside(spilled) => spilled.load(),
+        }
+    }
+
+    fn rows(&self) -> usize {
+        match self {
+            Lies::Here(states) => states.num_rows(),
+            Lies::Aside(spilled) => spilled.rows(),
+        }
+    }
+
+    fn is_here(&self) -> bool {
+        matches!(self, Lies::Here(_))
+    }
 }
 
 impl WindowState {
     pub(crate) fn new(spec: Arc<WindowSpec>, account: StateAccount) -> Self {
         let key_schema = key_schema(&spec.group_fields);
-        WindowState { spec, key_schema, windows: BTreeMap::new(), next_chunk: 0, account, bytes: 0, besides: 0 }
+        let StateAccount { reservation: account, spill } = account;
+        let (windows, next_chunk, bytes, besides) = (BTreeMap::new(), 0, 0, 0);
+        WindowState { spec, key_schema, windows, next_chunk, account, spill, bytes, besides }
     }
 
     /// Merges partial states of any windows; tells `touched` of each.
@@ -93,23 +142,33 @@ impl WindowState {
             None => Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?,
         };
         for chunk in window.chunks {
-            merge(&mut live, &chunk.states).map_err(in_engine)?;
+            merge(&mut live, &chunk.states.load()?).map_err(in_engine)?;
         }
         Ok(live)
     }
 
-    /// A window as one chunk, which stays; to be read while it is open. `None` if there is no such window.
+    /// A window as one chunk in memory, which stays until it gets rows or is unpinned; to be read while it is open. `None` if
+    /// there is no such window.
     pub(crate) fn seal(&mut self, start: EventTime) -> Result<Option<RecordBatch>> {
-        let Some(window) = self.windows.get(&start) else { return Ok(None) };
-        if let (None, [chunk]) = (&window.live, &window.chunks[..]) {
-            return Ok(Some(chunk.states.clone()));
-        }
-        let Some(window) = self.forget(start) else { return Ok(None) };
-        let states = self.states(start, self.whole(window)?)?;
-        let chunks = vec![Chunk { id: None, states: states.clone() }];
-        self.windows.insert(start, Window { live: None, chunks, bytes: 0 });
+        let Some(mut window) = self.forget(start) else { return Ok(None) };
+        let chunk = match (window.live.is_none(), window.chunks.pop()) {
+            (true, Some(chunk)) if window.chunks.is_empty() => {
+                Chunk { states: Lies::Here(chunk.states.load()?), ..chunk }
+            }
+            (_, last) => {
+                window.chunks.extend(last);
+                Chunk { id: None, states: Lies::Here(self.states(start, self.whole(window)?)?) }
+            }
+        };
+        let states = chunk.states.load()?;
+        self.windows.insert(start, Window { chunks: vec![chunk], pinned: true, ..Window::default() });
         self.account(start)?;
         Ok(Some(states))
+    }
+
+    /// The owner holds no sealed states any more.
+    pub(crate) fn unpin(&mut self) {
+        self.windows.values_mut().for_each(|window| window.pinned = false);
     }
 
     /// Accounts for what the owner keeps besides the windows, in bytes.
@@ -118,45 +177,31 @@ impl WindowState {
         self.settle()
     }
 
-    /// Brings the account up to date after windows were forgotten.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        let bytes = self.bytes + self.besides;
-        // Small changes are not worth a visit to the pool that all shards share.
-        if bytes.abs_diff(self.account.size()) < 64 * 1024 && bytes != 0 {
-            return Ok(());
-        }
-        let size = self.size();
-        self.account.try_resize(bytes).map_err(|e| {
-            Error::Resources(format!(
-                "view {}: the state of {} open windows with {} groups does not fit the memory limit; give more \
-                 (memory_limit), or use shorter windows or fewer keys: {e}",
-                self.spec.name, size.windows, size.groups
-            ))
-        })
-    }
-
     /// Freezes what is live; see [`watershed_core::operator::Operator::checkpoint`].
     pub(crate) fn checkpoint(&mut self) -> Result<StateSnapshot> {
         let mut snapshot = StateSnapshot::default();
         let starts: Vec<_> = self.starts().collect();
         for start in starts {
             let Some(mut window) = self.windows.remove(&start) else { continue };
-            let before = window.bytes;
-            if window.live.is_some() && window.chunks.len() >= MAX_CHUNKS {
-                window = Window { live: Some(self.whole(window)?), chunks: vec![], bytes: before };
+            if window.live.is_some() && window.chunks.iter().filter(|c| c.states.is_here()).count() >= MAX_CHUNKS {
+                let (here, aside) = window.chunks.into_iter().partition(|c| c.states.is_here());
+                let here = Window { live: window.live, chunks: here, ..Window::default() };
+                window = Window { live: Some(self.whole(here)?), chunks: aside, bytes: window.bytes, pinned: false };
             }
             if let Some(live) = window.live.take() {
-                window.chunks.push(Chunk { id: None, states: self.states(start, live)? });
+                window.chunks.push(Chunk { id: None, states: Lies::Here(self.states(start, live)?) });
             }
             for chunk in &mut window.chunks {
-                match chunk.id {
-                    Some(id) => snapshot.kept.push(id),
-                    None => {
-                        let id = ChunkId(self.next_chunk);
-                        self.next_chunk += 1;
-                        chunk.id = Some(id);
-                        snapshot.fresh.push((id, chunk.states.clone()));
-                    }
+                if let Some(id) = chunk.id {
+                    snapshot.kept.push(id);
+                    continue;
+                }
+                let id = ChunkId(self.next_chunk);
+                self.next_chunk += 1;
+                chunk.id = Some(id);
+                match &chunk.states {
+                    Lies::Here(states) => snapshot.fresh.push((id, states.clone())),
+                    Lies::Aside(spilled) => snapshot.aside.push((id, Arc::clone(spilled) as _)),
                 }
             }
             self.windows.insert(start, window);
@@ -177,7 +222,7 @@ impl WindowState {
         })?;
         let id = id.filter(|_| parts.len() == 1);
         for (start, states) in parts {
-            self.windows.entry(start).or_default().chunks.push(Chunk { id, states });
+            self.windows.entry(start).or_default().chunks.push(Chunk { id, states: Lies::Here(states) });
             self.account(start)?;
         }
         Ok(())
@@ -185,11 +230,13 @@ impl WindowState {
 
     pub(crate) fn size(&self) -> StateSize {
         let groups = |w: &Window| {
-            let chunks: usize = w.chunks.iter().map(|c| c.states.num_rows()).sum();
+            let chunks: usize = w.chunks.iter().map(|c| c.states.rows()).sum();
             w.live.as_ref().map_or(0, Groups::len) + chunks
         };
         let groups = self.windows.values().map(groups).sum();
-        StateSize { windows: self.windows.len(), groups, bytes: self.bytes + self.besides }
+        let chunks = self.windows.values().flat_map(|w| &w.chunks);
+        let aside = chunks.map(|c| if let Lies::Aside(spilled) = &c.states { spilled.bytes() } else { 0 });
+        StateSize { windows: self.windows.len(), groups, bytes: self.bytes + self.besides, spilled: aside.sum() }
     }
 
     /// The first column of a window's rows: one time, as often as there are rows, in the column's type.
@@ -226,6 +273,7 @@ impl WindowState {
     /// Merges rows of one window, given as partial states.
     fn merge(&mut self, start: EventTime, states: &RecordBatch) -> Result<()> {
         let window = self.windows.entry(start).or_default();
+        window.pinned = false;
         let live = match &mut window.live {
             Some(live) => live,
             None => window.live.insert(Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?),
@@ -237,8 +285,11 @@ impl WindowState {
     /// Brings the account up to date for one window.
     fn account(&mut self, start: EventTime) -> Result<()> {
         let Some(window) = self.windows.get_mut(&start) else { return Ok(()) };
-        let chunks: usize = window.chunks.iter().map(|c| c.states.get_array_memory_size()).sum();
-        let now = chunks + window.live.as_ref().map_or(0, Groups::bytes);
+        let here = window.chunks.iter().map(|c| match &c.states {
+            Lies::Here(states) => states.get_array_memory_size(),
+            Lies::Aside(_) => 0,
+        });
+        let now = here.sum::<usize>() + window.live.as_ref().map_or(0, Groups::bytes);
         self.bytes = self.bytes + now - window.bytes;
         window.bytes = now;
         self.settle()

@@ -22,6 +22,7 @@ use watershed_core::{Error, EventTime, Result};
 use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, rejected_fields};
 
 use crate::joins;
+use crate::paced::PacedExec;
 use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
 
 /// A plan with holes. Cheap to clone.
@@ -169,7 +170,7 @@ impl Fragment {
 
     fn read(&self, hole: &Hole, input: &ScanInput, partitions: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let inspection = input.inspect.as_ref().map(|_| &hole.inspection);
-        let scan = hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?;
+        let scan = PacedExec::over(hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?);
         let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
             None => scan,
             Some(inspect) => {

@@ -25,7 +25,7 @@
 //! * [`window`]: which expressions are windows.
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
-//! * [`scan`]: files into holes.
+//! * [`scan`]: files into holes; [`paced`]: no faster than the job may read.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
 //! * [`coded`]: text that only groups rows, as dictionaries.
 //! * [`checked`]: files whose columns nobody declared.
@@ -55,6 +55,8 @@ pub mod lower;
 pub mod fragment;
 
 mod scan;
+
+mod paced;
 
 mod stored;
 

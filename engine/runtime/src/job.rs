@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::TaskContext;
@@ -25,6 +24,7 @@ use watershed_core::sink::Sink;
 use watershed_core::time::Span;
 
 use crate::progress::Progress;
+use crate::stop::Stop;
 
 /// One view being kept up, or one INSERT.
 pub struct Job {
@@ -107,20 +107,6 @@ pub struct Context {
     pub tasks: Arc<TaskContext>,
     pub progress: Arc<dyn Progress>,
     pub stop: Stop,
-}
-
-/// Asks a run to end at the next safe point.
-#[derive(Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    pub fn requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
 }
 
 impl fmt::Debug for Job {

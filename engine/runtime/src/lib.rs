@@ -22,6 +22,7 @@
 //! * [`culprit`]: which file it was, when a step fails.
 //! * [`recover`]: from the newest manifest back to a running job.
 //! * [`run`]: the loop.
+//! * [`stop`], [`control`], [`pace`]: how it ends early, what it is told from outside, and how fast it reads.
 //! * [`progress`]: what a run tells while it goes.
 //!
 //! **Invariant:** results depend on nothing here but the order of steps: not on parallelism, batch sizes, epochs or restarts.
@@ -44,11 +45,18 @@ pub(crate) mod recover;
 
 pub mod run;
 
+pub mod stop;
+
+pub mod control;
+
+pub(crate) mod pace;
+
 pub mod progress;
 
-pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage, Stop};
-pub use progress::{NoProgress, Progress, ProgressUpdate, Summary};
+pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage};
+pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
 pub use run::run;
+pub use stop::Stop;
 
 use datafusion::common::DataFusionError;
 use watershed_core::Error;

@@ -10,6 +10,9 @@ use watershed_core::operator::StateSize;
 /// Told after each step and each commit; must return at once.
 pub trait Progress: Send + Sync {
     fn update(&self, job: &str, update: &ProgressUpdate);
+
+    /// Something happened that a person should know of: the job rests, was altered, goes on.
+    fn note(&self, _job: &str, _text: &str) {}
 }
 
 /// Where a run stands.
@@ -48,6 +51,10 @@ pub struct Summary {
     pub nothing_new: bool,
     /// Ended early because it was asked to.
     pub stopped: bool,
+    /// Since when the job is paused, if that is why nothing was done.
+    pub paused: Option<EventTime>,
+    /// What was begun and not kept, where the stop could not wait for it.
+    pub given_up: Option<GivenUp>,
     /// Of this run alone.
     pub run: Counts,
     /// Since the job began.
@@ -55,6 +62,33 @@ pub struct Summary {
     pub watermark: Option<EventTime>,
     pub epoch: u64,
     pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Of a run that did nothing.
+    pub(crate) fn nothing(job: &str) -> Self {
+        Summary {
+            job: job.to_string(),
+            nothing_new: true,
+            stopped: false,
+            paused: None,
+            given_up: None,
+            run: Counts::default(),
+            total: Counts::default(),
+            watermark: None,
+            epoch: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+/// What a run that was stopped had done since its last checkpoint; the next run does it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GivenUp {
+    /// Finished slices.
+    pub slices: u64,
+    /// Rows of those.
+    pub rows: u64,
 }
 
 /// Tells nobody.

@@ -5,15 +5,18 @@
 //! files are closed, the manifest is written, and the commit goes its way while the next epoch is being computed.
 //!
 //! * [`epoch`]: what ends an epoch.
+//! * [`rest`]: where it rests, and how it leaves when it cannot wait.
 
 mod epoch;
+
+mod rest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::SendableRecordBatchStream;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::{Operator, StateSize};
@@ -22,6 +25,7 @@ use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
 use crate::culprit;
+use crate::control::{Asked, Order, Reins};
 use crate::fragment::{self, Running};
 use crate::job::{Context, Job, Stage};
 use crate::progress::{ProgressUpdate, Summary};
@@ -29,6 +33,7 @@ use crate::recover::{self, Held, Replay};
 use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
 use crate::sources::{Sources, Step};
+use crate::stop::Stop;
 
 /// The shortest epoch, and the part of the run so far that an epoch may last: early in a run epochs follow closely, later
 /// the commit interval rules. So a kill never costs more than about this part of the work.
@@ -38,11 +43,41 @@ const PART_AT_STAKE: u32 = 32;
 /// Epochs between clean-ups of old checkpoints.
 const CLEAN_EVERY: u64 = 8;
 
-/// Runs a job as far as its histories and its goal go. Safe to call again after any failure.
+/// Runs a job as far as its histories and its goal go. Safe to call again after any failure, and to drop at any moment.
 pub async fn run(job: Job, context: &Context) -> Result<Summary> {
+    let own = Stop::default();
+    let asked = Asked { all: &context.stop, own: &own };
+    let nothing = Summary::nothing(&job.name);
+    let mut runner = None;
+    let ended = tokio::select! {
+        ended = go(job, context, &own, &mut runner) => Some(ended),
+        () = asked.overdue(context.clock.as_ref()) => None,
+    };
+    match (ended, runner) {
+        (Some(ended), _) => ended,
+        (None, Some(runner)) => Ok(runner.give_up()),
+        (None, None) => Ok(Summary { stopped: true, ..nothing }),
+    }
+}
+
+/// The run itself, which may be dropped at any moment; what it is driven by stands in `slot` as soon as there is one.
+async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) -> Result<Summary> {
     if job.goal.to_the_end && job.settings.to.is_some() {
         return Err(Error::input("--final closes every window and --to stops before: give one of them"));
     }
+    let began = context.clock.elapsed();
+    let attempt = context.clock.id();
+    let reins = Reins::take(&job, context, own.clone(), attempt).await;
+    // Histories are pinned when it goes on, not hours before.
+    let asked = Asked { all: &context.stop, own };
+    while let order @ Order::Close { .. } = reins.order() {
+        context.progress.note(&job.name, &order.words(&job.name));
+        tokio::select! {
+            () = reins.other_than(&order) => {}
+            () = asked.asked() => break,
+        }
+    }
+    let context = &Context { tasks: rest::paced(&context.tasks, &reins.pacer), ..context.clone() };
     let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
     let start = recover::start(&job, &checkpoints).await?;
     let mut job = job;
@@ -53,11 +88,20 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
             job.name
         )));
     }
+    if let Order::Pause { since } = reins.order() {
+        return Ok(Summary {
+            paused: Some(since),
+            total: manifest.map(|m| m.counts).unwrap_or_default(),
+            watermark: manifest.and_then(|m| known(m.watermark)),
+            epoch: start.epoch,
+            ..Summary::nothing(&job.name)
+        });
+    }
     if let Some(replay) = &start.replay {
         recover::same_dimensions(&job, replay)?;
     }
     let no_positions = BTreeMap::new();
-    let sources = Sources::open(
+    let mut sources = Sources::open(
         std::mem::take(&mut job.inputs),
         manifest.map_or(&no_positions, |m| &m.positions),
         manifest.map_or(EventTime::MIN, |m| m.watermark),
@@ -77,10 +121,10 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         Some(manifest) => recover::restore(manifest, &job.graph.stages, &mut operators, &checkpoints).await?,
         None => Held::new(),
     };
-    let runner = Runner {
+    let runner = slot.insert(Runner {
         shards: shards(&job, operators, context),
         writers: Writers::start(&job)?,
-        attempt: context.clock.id(),
+        attempt,
         epoch: start.epoch,
         watermark: manifest.map_or(EventTime::MIN, |m| m.watermark),
         positions: manifest.map(|m| m.positions.clone()).unwrap_or_default(),
@@ -94,15 +138,17 @@ pub async fn run(job: Job, context: &Context) -> Result<Summary> {
         committing: None,
         steps_in_epoch: 0,
         epoch_began: context.clock.elapsed(),
-        began: context.clock.elapsed(),
+        began,
         bytes_done: 0,
         bytes_total: sources.bytes_left(),
         join: sources.join(),
         job: Arc::new(job),
         checkpoints,
+        kept: rest::Kept { watermark: manifest.map_or(EventTime::MIN, |m| m.watermark), run: Counts::default() },
+        reins,
         context: context.clone(),
-    };
-    runner.drive(sources).await
+    });
+    runner.drive(&mut sources).await
 }
 
 /// Shards, given the operators of each stage by shard.
@@ -139,7 +185,7 @@ struct Runner {
     state_shards: usize,
     held: Held,
     replay: Option<Replay>,
-    committing: Option<JoinHandle<Result<()>>>,
+    committing: Option<SpawnedTask<Result<()>>>,
     steps_in_epoch: u64,
     epoch_began: Duration,
     began: Duration,
@@ -147,10 +193,13 @@ struct Runner {
     bytes_done: u64,
     bytes_total: u64,
     join: u64,
+    /// What the newest manifest holds.
+    kept: rest::Kept,
+    reins: Reins,
 }
 
-/// A stage of a step, under way in every shard.
-type Work = Vec<JoinHandle<Result<(Shard, Report)>>>;
+/// A stage of a step, under way in every shard; ends when it is dropped.
+type Work = Vec<SpawnedTask<Result<(Shard, Report)>>>;
 
 /// The files of the epoch in hand.
 struct Writers {
@@ -165,18 +214,19 @@ impl Writers {
 }
 
 impl Runner {
-    async fn drive(mut self, mut sources: Sources) -> Result<Summary> {
+    async fn drive(&mut self, sources: &mut Sources) -> Result<Summary> {
         let mut ahead = None;
         let mut stopped = false;
         let mut claimed = false;
         loop {
-            if self.context.stop.requested() {
+            self.rest().await?;
+            if self.asked().requested() {
                 stopped = true;
                 break;
             }
             let Some(current) = (match ahead.take() {
                 Some(running) => Some(running),
-                None => self.read_ahead(&mut sources).await?,
+                None => self.read_ahead(sources).await?,
             }) else {
                 break;
             };
@@ -185,12 +235,11 @@ impl Runner {
                 self.claim().await?;
             }
             claimed = true;
-            self.throttle().await;
             let Running { step, streams, rejects, plan } = current;
             let advance = Advance { before: step.before, watermark: step.watermark };
             let work = self.dispatch(0, streams, advance);
-            if !self.context.stop.requested() {
-                ahead = self.read_ahead(&mut sources).await?;
+            if !self.asked().requested() {
+                ahead = self.read_ahead(sources).await?;
             }
             if let Err(e) = self.stages(work, advance).await {
                 return Err(culprit::named(&self.job.graph, &step, &self.context.tasks, e).await);
@@ -239,7 +288,8 @@ impl Runner {
     fn dispatch(&mut self, stage: usize, streams: Vec<SendableRecordBatchStream>, advance: Advance) -> Work {
         let pairs = self.shards.drain(..).zip(streams);
         let writer = &self.writers.main;
-        pairs.map(|(shard, rows)| tokio::spawn(shard.step(stage, rows, advance, Arc::clone(writer)))).collect()
+        let task = |(shard, rows): (Shard, _)| SpawnedTask::spawn(shard.step(stage, rows, advance, Arc::clone(writer)));
+        pairs.map(task).collect()
     }
 
     /// Brings a step, whose first stage is under way, through all stages.
@@ -248,7 +298,7 @@ impl Runner {
         for stage in 0.. {
             let mut emitted = vec![];
             for shard in work {
-                let (shard, report) = joined(shard.await)??;
+                let (shard, report) = joined(shard.join().await)??;
                 self.shards.push(shard);
                 self.run.written += report.written;
                 last_end = last_end.max(report.last_end);
@@ -321,21 +371,6 @@ impl Runner {
         ))
     }
 
-    /// Sleeps until the rows and bytes read so far are allowed.
-    async fn throttle(&self) {
-        let settings = &self.job.settings;
-        let due = |done: u64, limit: Option<u64>| limit.map_or(0.0, |l| done as f64 / l.max(1) as f64);
-        let due = due(self.run.rows, settings.throttle_rows).max(due(self.run.bytes, settings.throttle_bytes));
-        let spent = self.context.clock.elapsed().saturating_sub(self.began);
-        let wait = Duration::from_secs_f64(due).saturating_sub(spent);
-        let mut left = wait;
-        while !left.is_zero() && !self.context.stop.requested() {
-            let nap = left.min(Duration::from_millis(200));
-            tokio::time::sleep(nap).await;
-            left -= nap;
-        }
-    }
-
     fn tell(&self) {
         let mut state = StateSize::default();
         for shard in &self.shards {
@@ -344,6 +379,7 @@ impl Runner {
                 state.windows = state.windows.max(size.windows);
                 state.groups += size.groups;
                 state.bytes += size.bytes;
+                state.spilled += size.spilled;
             }
         }
         let update = ProgressUpdate {
@@ -367,6 +403,8 @@ impl Runner {
             job: self.job.name.clone(),
             nothing_new,
             stopped,
+            paused: None,
+            given_up: None,
             run: self.run,
             total: sum(self.before, self.run),
             watermark: known(self.watermark),

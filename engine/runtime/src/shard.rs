@@ -66,16 +66,19 @@ impl Shard {
         }
         drop(rows);
         report.last_end = operator.last_end();
-        let emitted = operator.advance(advance.before, advance.watermark)?;
-        let emitted: Vec<RecordBatch> = emitted.into_iter().map(|c| c.rows).collect();
-        if !is_last {
-            report.emitted = emitted;
-        } else if !emitted.is_empty() {
-            let plan = finish.bind(vec![emitted])?;
-            let mut results = plan.execute(0, Arc::clone(&self.tasks)).map_err(in_engine)?;
-            while let Some(batch) = results.next().await {
-                report.written += write(self.index, &*writer, batch.map_err(in_engine)?).await?;
+        let mut next = Some(operator.advance(advance.before, advance.watermark)?);
+        while let Some(emitted) = next {
+            let emitted: Vec<RecordBatch> = emitted.into_iter().map(|c| c.rows).collect();
+            if !is_last {
+                report.emitted.extend(emitted);
+            } else if !emitted.is_empty() {
+                let plan = finish.bind(vec![emitted])?;
+                let mut results = plan.execute(0, Arc::clone(&self.tasks)).map_err(in_engine)?;
+                while let Some(batch) = results.next().await {
+                    report.written += write(self.index, &*writer, batch.map_err(in_engine)?).await?;
+                }
             }
+            next = operator.more()?;
         }
         Ok((self, report))
     }

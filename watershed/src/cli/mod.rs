@@ -21,6 +21,10 @@ mod query;
 
 mod load;
 
+mod control;
+
+mod signals;
+
 mod show;
 
 mod output;
@@ -35,6 +39,7 @@ Examples:
   watershed plan flights.sql
   watershed query 'SELECT * FROM delays ORDER BY window_start LIMIT 10'
   watershed --home s3://warehouse/home jobs
+  watershed alter delays --throttle-bytes '50 MB' --schedule '22:00-06:00'
 
 Exit codes:
   0   done, also when there was nothing new
@@ -44,7 +49,7 @@ Exit codes:
   5   another runner took the job over
   6   a limit, such as memory_limit, was reached
   70  a fault in Watershed itself
-  130 ended at once by a second Ctrl-C; the next run goes on from the last checkpoint";
+  130 ended at once by a second Ctrl-C (143: SIGTERM); the next run goes on from the last checkpoint";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -123,6 +128,14 @@ enum Command {
     Load(load::Load),
     /// List the jobs and where they stand
     Jobs(show::Jobs),
+    /// Alter a job's limits, also while it runs
+    Alter(control::Alter),
+    /// Let a job rest, until it is resumed
+    Pause(control::Named),
+    /// Let a paused job go on
+    Resume(control::Named),
+    /// End the live run of a job at its next safe point
+    Stop(control::Named),
     /// List sources, views and tables
     Tables(show::Tables),
     /// Show the columns of a source, view or table
@@ -149,15 +162,22 @@ fn start(cli: Cli) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::Resources(format!("could not start worker threads: {e}")))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match cli.command {
             Command::Run(command) => command.run(&cli.global).await,
             Command::Plan(command) => command.run(&cli.global).await,
             Command::Query(command) => command.run(&cli.global).await,
             Command::Load(command) => command.run(&cli.global).await,
+            Command::Alter(command) => command.run(&cli.global).await,
+            Command::Pause(command) => command.pause(&cli.global).await,
+            Command::Resume(command) => command.resume(&cli.global).await,
+            Command::Stop(command) => command.stop(&cli.global).await,
             Command::Jobs(command) => command.run(&cli.global).await,
             Command::Tables(command) => command.run(&cli.global).await,
             Command::Describe(command) => command.run(&cli.global).await,
         }
-    })
+    });
+    // What was given up may still be busy; nothing waits for it.
+    runtime.shutdown_background();
+    ended
 }

@@ -53,6 +53,8 @@ impl Shown {
                     "job": summary.job,
                     "nothing_new": summary.nothing_new,
                     "stopped": summary.stopped,
+                    "paused": summary.paused.map(|since| since.to_string()),
+                    "given_up": summary.given_up,
                     "run": summary.run,
                     "total": summary.total,
                     "watermark": summary.watermark.map(|w| w.to_string()),
@@ -108,6 +110,10 @@ impl Progress for Bars {
         bar.set_position(update.bytes.min(update.bytes_total));
         bar.set_message(text(update));
     }
+
+    fn note(&self, job: &str, text: &str) {
+        let _ = self.all.println(format!("{job}: {text}"));
+    }
 }
 
 /// A line a job, now and then.
@@ -125,6 +131,10 @@ impl Progress for Lines {
             let done = percent(update).map(|p| format!("{p} %, ")).unwrap_or_default();
             let _ = writeln!(std::io::stderr(), "{job}: {done}{}", text(update));
         }
+    }
+
+    fn note(&self, job: &str, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{job}: {text}");
     }
 }
 
@@ -151,8 +161,13 @@ impl Progress for Json {
                 "windows": update.state.windows,
                 "groups": update.state.groups,
                 "bytes": update.state.bytes,
+                "spilled": update.state.spilled,
             },
         }));
+    }
+
+    fn note(&self, job: &str, text: &str) {
+        print_json(&json!({ "event": "note", "job": job, "text": text }));
     }
 }
 
@@ -178,6 +193,26 @@ fn text(update: &ProgressUpdate) -> String {
 fn summary_line(summary: &Summary) -> String {
     let watermark =
         summary.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!(", watermark {w}")).unwrap_or_default();
+    if let Some(since) = summary.paused {
+        let job = &summary.job;
+        return format!(
+            "{job}: paused since {since}, nothing was read; `watershed resume {job}` lets runs go on{watermark}"
+        );
+    }
+    if summary.stopped && summary.nothing_new {
+        return format!("{}: nothing was read; stopped, run again to go on", summary.job);
+    }
+    if let Some(given_up) = summary.given_up {
+        return format!(
+            "{}: stopped within a slice; kept is checkpoint {}{watermark}, with {} rows in {} slices of this run; {} more \
+             finished slices and the one in hand are read again by the next run; run again to go on",
+            summary.job,
+            summary.epoch,
+            count(summary.run.rows),
+            summary.run.slices,
+            given_up.slices
+        );
+    }
     if summary.nothing_new {
         return format!("{}: nothing new{watermark}", summary.job);
     }

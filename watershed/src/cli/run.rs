@@ -1,7 +1,5 @@
 //! `watershed run FILE.sql`
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use clap::Args;
 use watershed::runtime::Stop;
 use watershed::{Outcome, RunOptions};
@@ -11,9 +9,7 @@ use super::Global;
 use super::flags::{SettingFlags, pair, read_text};
 use super::output::{Format, Output};
 use super::progress::Shown;
-
-/// How a process ends that was interrupted, as shells count it: 128 and the signal's number.
-const INTERRUPTED: i32 = 130;
+use super::signals::stop_on_signals;
 
 #[derive(Args)]
 pub(crate) struct Run {
@@ -46,7 +42,7 @@ impl Run {
         let engine = global.engine(&self.variables, self.settings.given)?;
         let shown = Shown::new(self.json);
         let stop = Stop::default();
-        on_interrupt(stop.clone());
+        stop_on_signals(stop.clone())?;
         let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress: shown.progress(), stop };
         let mut seen = |outcome: Outcome| show(outcome, &shown, self.json);
         engine.execute_with(&text, &options, &mut seen).await
@@ -67,36 +63,4 @@ fn show(outcome: Outcome, shown: &Shown, json: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The first signal asks for the next safe point, the second ends the process: a checkpoint makes either harmless.
-fn on_interrupt(stop: Stop) {
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    tokio::spawn(async move {
-        loop {
-            if interrupted().await.is_err() {
-                return;
-            }
-            if ASKED.swap(true, Ordering::SeqCst) {
-                std::process::exit(INTERRUPTED);
-            }
-            eprintln!("stopping at the next safe point; once more to end at once");
-            stop.request();
-        }
-    });
-}
-
-#[cfg(unix)]
-async fn interrupted() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        told = tokio::signal::ctrl_c() => told,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-async fn interrupted() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

@@ -46,6 +46,8 @@ impl Jobs {
                     "counts": job.checkpoint.as_ref().map(|c| c.counts),
                     "ended": job.checkpoint.as_ref().is_some_and(|c| c.ended),
                     "trouble": job.trouble,
+                    "paused": job.control.paused_since().map(|since| since.to_string()),
+                    "altered": job.control.altered,
                 })
             }));
         }
@@ -56,7 +58,11 @@ impl Jobs {
                     c.watermark.to_string(),
                     count(c.counts.rows),
                     count(c.counts.written),
-                    if c.ended { "ended" } else { "open" }.to_string(),
+                    match c.ended {
+                        true => "ended".to_string(),
+                        false if job.control.paused.is_some() => "paused".to_string(),
+                        false => "open".to_string(),
+                    },
                 ),
                 (None, Some(why)) => ("?".into(), "?".into(), "?".into(), "?".into(), why.clone()),
                 (None, None) => ("-".into(), "-".into(), "0".into(), "0".into(), "not run yet".to_string()),

@@ -6,6 +6,8 @@ mod azurite;
 
 mod cli;
 
+mod control;
+
 mod engine;
 
 mod external;

@@ -16,6 +16,7 @@ fn every_name_sets_something() {
             "bounded" => "true",
             "time_partition" => "day",
             "time_zone" => "Asia/Tokyo",
+            "schedule" => "22:00-06:00",
             "late" => continue, // There is one value only.
             "on_change" => "ignore",
             _ => "5 MB",
@@ -42,7 +43,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     let message = |name: &str| Settings::default().set(name, "1").unwrap_err().to_string();
     assert_eq!(message("paralelism"), "unknown setting paralelism; did you mean parallelism?");
     assert!(message("xyz").starts_with("unknown setting xyz; there are slice, from, to"), "{}", message("xyz"));
-    assert_eq!(message("spill_dir"), "setting spill_dir: not supported yet");
+    assert_eq!(message("archive"), "setting archive: not supported yet");
     assert_eq!(message("tail"), "setting tail: not supported yet");
 }
 

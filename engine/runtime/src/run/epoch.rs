@@ -5,14 +5,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::common::runtime::SpawnedTask;
 use watershed_core::epoch::{ChunkRef, FORMAT, Manifest, SinkEpoch};
 use watershed_core::sink::PreparedCommit;
 use watershed_core::{Error, Result};
 
+use super::rest::Kept;
 use super::{CLEAN_EVERY, Runner, Writers, joined, sum};
 use crate::checkpoint::Checkpoints;
 use crate::job::Job;
 use crate::recover::{self, Held};
+
+/// Bytes of state that was put aside, in a file of its own.
+const STATE_FILE: usize = 32 << 20;
 
 impl Runner {
     /// Freezes the state, closes the files, writes the manifest, and sends the commit on its way.
@@ -27,13 +32,14 @@ impl Runner {
         let manifest = self.manifest(prepared, ended);
         self.checkpoints.create(&manifest).await?;
         self.epoch = manifest.epoch;
+        self.kept = Kept { watermark: self.watermark, run: self.run };
         for (sink, epoch) in &manifest.sinks {
             if !epoch.prepared.files.is_empty() {
                 self.committed.insert(sink.clone(), Some(manifest.epoch));
             }
         }
         let clean = manifest.epoch.is_multiple_of(CLEAN_EVERY).then(|| self.checkpoints.clone());
-        self.committing = Some(tokio::spawn(commit(Arc::clone(&self.job), manifest, clean)));
+        self.committing = Some(SpawnedTask::spawn(commit(Arc::clone(&self.job), manifest, clean)));
         self.steps_in_epoch = 0;
         self.epoch_began = self.context.clock.elapsed();
         Ok(())
@@ -42,7 +48,7 @@ impl Runner {
     /// Waits until every sink has the last epoch.
     pub(super) async fn settle(&mut self) -> Result<()> {
         match self.committing.take() {
-            Some(commit) => joined(commit.await)?,
+            Some(commit) => joined(commit.join().await)?,
             None => Ok(()),
         }
     }
@@ -60,16 +66,34 @@ impl Runner {
                     state.push(chunk.clone());
                     held.insert((stage, index, id), chunk);
                 }
-                if snapshot.fresh.is_empty() {
-                    continue;
+                // What lies in memory is one file; what was put aside is loaded and written little by little.
+                let mut files = vec![];
+                if !snapshot.fresh.is_empty() {
+                    files.push((format!("{stage}-{index}"), snapshot.fresh));
                 }
-                let file = format!("{:020}-{}-{stage}-{index}.arrow", self.epoch + 1, self.attempt);
-                let (ids, chunks): (Vec<_>, Vec<_>) = snapshot.fresh.into_iter().unzip();
-                self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
-                for (batch, id) in ids.into_iter().enumerate() {
-                    let chunk = ChunkRef { file: file.clone(), batch, shard: index, stage };
-                    state.push(chunk.clone());
-                    held.insert((stage, index, id), chunk);
+                let mut aside = snapshot.aside.into_iter().peekable();
+                for part in 0.. {
+                    let (mut bytes, mut chunks) = (0, vec![]);
+                    while let Some((id, chunk)) = aside.next_if(|_| bytes < STATE_FILE) {
+                        bytes += chunk.bytes();
+                        chunks.push((id, chunk.load()?));
+                    }
+                    for (name, chunks) in files.drain(..).chain([(format!("{stage}-{index}-{part}"), chunks)]) {
+                        if chunks.is_empty() {
+                            continue;
+                        }
+                        let file = format!("{:020}-{}-{name}.arrow", self.epoch + 1, self.attempt);
+                        let (ids, chunks): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
+                        self.checkpoints.write_state(&file, &operator.state_schema(), &chunks).await?;
+                        for (batch, id) in ids.into_iter().enumerate() {
+                            let chunk = ChunkRef { file: file.clone(), batch, shard: index, stage };
+                            state.push(chunk.clone());
+                            held.insert((stage, index, id), chunk);
+                        }
+                    }
+                    if aside.peek().is_none() {
+                        break;
+                    }
                 }
             }
         }
