@@ -144,15 +144,23 @@ pub(crate) fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Ve
     Ok((inputs, holes))
 }
 
-/// All shards of a job together may hold one part in so many of the memory whatever else is in it: what it takes to work.
+/// All shards of all jobs together may hold one part in so many of the memory whatever else is in it: what it takes to work.
 const LEAST: usize = 8;
 
-pub(crate) fn graph(job: &str, lowered: Lowered, holes: Vec<usize>, parallelism: usize, tasks: &TaskContext) -> Graph {
+/// `jobs` run side by side.
+pub(crate) fn graph(
+    job: &str,
+    lowered: Lowered,
+    holes: Vec<usize>,
+    parallelism: usize,
+    jobs: usize,
+    tasks: &TaskContext,
+) -> Graph {
     let limit = match tasks.memory_pool().memory_limit() {
         MemoryLimit::Finite(limit) => limit,
         _ => usize::MAX,
     };
-    let least = limit / (LEAST * parallelism.max(1) * lowered.stages.len().max(1));
+    let least = limit / (LEAST * jobs.max(1) * parallelism.max(1) * lowered.stages.len().max(1));
     let spill = Spill { disk: Arc::clone(&tasks.runtime_env().disk_manager), least };
     let stages = lowered.stages.into_iter().enumerate().map(|(number, stage)| {
         let spill = spill.clone();

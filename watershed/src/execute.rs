@@ -354,8 +354,10 @@ impl<'a> Session<'a> {
     /// Runs the gathered jobs side by side. When one fails the others go on to their end; the first error is returned.
     async fn run_wave(&mut self, seen: Seen<'_>) -> Result<()> {
         let mut made = vec![];
-        for planned in std::mem::take(&mut self.wave) {
-            made.push(jobs::make(self, planned).await?);
+        let wave = std::mem::take(&mut self.wave);
+        let jobs = wave.len();
+        for planned in wave {
+            made.push(jobs::make(self, planned, jobs).await?);
         }
         let mut running: FuturesUnordered<_> =
             made.into_iter().map(|job| jobs::run(self.engine, self.options, job)).collect();

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryReservation;
 use watershed_core::error::Place;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, EventTime, Result};
@@ -29,6 +30,7 @@ use crate::engine::{Engine, RunOptions, parallelism, relation, shown};
 use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
+use crate::memory;
 use crate::relations::{self, Known};
 use crate::storable::Storable;
 use crate::tables::{self, late_location};
@@ -189,10 +191,12 @@ pub(crate) struct Made {
     /// Its statement would resume if it were said again.
     or_replace: bool,
     tasks: Arc<TaskContext>,
+    /// The memory of files being written, while the job runs.
+    writing: MemoryReservation,
 }
 
-/// Writes the catalog and the tables, and puts the job together.
-pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<Made> {
+/// Writes the catalog and the tables, and puts the job together, which is one of so many.
+pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
     let engine = session.engine;
     let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns } = planned;
     let entry = match standing {
@@ -210,7 +214,14 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         table.owner = Some(entry.incarnation);
     }
     tables::clear_for(engine, &late, &entry).await?;
-    let options = SinkOptions { target_file_size: settings.target_file_size, lanes: parallelism, create: Create::Now };
+    let tasks = known.planner.task_context();
+    let writing = memory::for_files(&name, jobs, tasks.memory_pool());
+    let options = SinkOptions {
+        target_file_size: settings.target_file_size,
+        lanes: parallelism,
+        create: Create::Now,
+        buffer: writing.size(),
+    };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
     let storable = Storable::of(&lowered.rejected);
@@ -220,12 +231,11 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         properties: BTreeMap::new(),
         owner: Some(entry.incarnation),
     };
-    let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, ..options };
+    let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
-    let tasks = known.planner.task_context();
     let (inputs, holes) = bindings::inputs(&lowered, &known)?;
     let job = Job {
-        graph: bindings::graph(&name, lowered, holes, parallelism, &tasks),
+        graph: bindings::graph(&name, lowered, holes, parallelism, jobs, &tasks),
         name,
         incarnation: entry.incarnation,
         inputs,
@@ -240,13 +250,14 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned) -> Result<
         settings,
         goal: Goal { to_the_end: session.options.to_the_end },
     };
-    Ok(Made { job, or_replace: entry.or_replace, tasks })
+    Ok(Made { job, or_replace: entry.or_replace, tasks, writing })
 }
 
 /// Runs a job as far as it goes.
 pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (String, Result<Summary>) {
     let name = made.job.name.clone();
     let or_replace = made.or_replace;
+    let _writing = made.writing;
     let (home, path) = engine.home();
     let context = Context {
         clock: engine.clock().clone(),

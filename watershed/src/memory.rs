@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
+};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
@@ -65,6 +67,21 @@ pub(crate) fn runtime_env(limits: &Limits) -> Result<Arc<RuntimeEnv>> {
             "state cannot be put aside in {folder}: {e}; give a folder that can be written to (spill_dir)"
         ))
     })
+}
+
+/// The most that the files of one job are written with, and the part of all memory that those of all may be.
+const WRITING: usize = 256 << 20;
+const WRITING_PART: usize = 8;
+
+/// Sets aside what the files of one of so many jobs may hold: encoders keep to it, and give it back when the job ends.
+pub(crate) fn for_files(job: &str, jobs: usize, pool: &Arc<dyn MemoryPool>) -> MemoryReservation {
+    let limit = match pool.memory_limit() {
+        MemoryLimit::Finite(limit) => limit,
+        _ => usize::MAX,
+    };
+    let writing = MemoryConsumer::new(format!("{job}, files being written")).register(pool);
+    writing.grow((limit / WRITING_PART / jobs.max(1)).min(WRITING));
+    writing
 }
 
 /// The smallest limit found below `root`, the file system's root except in tests.

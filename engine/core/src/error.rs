@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{0}")]
     Input(String),
 
-    #[error("{what} {location}: {source}{}", match effect { Effect::None => "", Effect::Unknown => " (it may have taken effect)" })]
+    #[error("{what} {location}: {source}{}{}", match effect { Effect::None => "", Effect::Unknown => " (it may have taken effect)" }, way_out(source.as_ref()))]
     Storage { what: String, location: String, effect: Effect, source: Box<dyn std::error::Error + Send + Sync> },
 
     #[error("another runner took over job {job}: {message}")]
@@ -60,6 +60,17 @@ pub enum Error {
 
     #[error("this is a fault in Watershed, please report it: {0}")]
     Bug(String),
+}
+
+/// What to do about a storage error, where that is known.
+fn way_out(source: &(dyn std::error::Error + Send + Sync)) -> &'static str {
+    // By text, for stores wrap the operating system's error in their own, each in another way.
+    match source.to_string() {
+        text if text.contains("No space left on device") || text.contains("Disk quota exceeded") => {
+            "; the disk is full: make room and run again, which goes on from the last checkpoint"
+        }
+        _ => "",
+    }
 }
 
 impl Error {

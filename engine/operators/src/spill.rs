@@ -48,9 +48,9 @@ impl std::fmt::Debug for Spilled {
 }
 
 impl Spill {
-    /// Writes a chunk; of the state of this view, for messages.
+    /// Writes a chunk of a view's state; `state` says in messages what that is.
     /// `bytes` are what the rows take in memory: they may be a part of a larger batch.
-    pub(crate) fn put(&self, states: &RecordBatch, bytes: usize, view: &str) -> Result<Spilled> {
+    pub(crate) fn put(&self, states: &RecordBatch, bytes: usize, view: &str, state: &str) -> Result<Spilled> {
         let write = || -> std::result::Result<Arc<dyn SpillFile>, DataFusionError> {
             let file = self.disk.create_tmp_file("window state")?;
             let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
@@ -60,11 +60,11 @@ impl Spill {
             writer.into_inner()?.finish()?;
             Ok(file)
         };
-        let file = write().map_err(|e| self.failed(view, &e))?;
+        let file = write().map_err(|e| self.failed(view, state, &e))?;
         Ok(Spilled { file, rows: states.num_rows(), bytes, view: view.to_string() })
     }
 
-    fn failed(&self, view: &str, e: &DataFusionError) -> Error {
+    fn failed(&self, view: &str, state: &str, e: &DataFusionError) -> Error {
         let folders: Vec<_> = self.disk.temp_dir_paths().iter().map(|p| p.display().to_string()).collect();
         let folders = if folders.is_empty() { "the temporary folder".to_string() } else { folders.join(", ") };
         let (used, text) = (self.disk.used_disk_space(), e.to_string());
@@ -78,7 +78,7 @@ impl Spill {
             format!("it cannot be put aside in {folders}: {text}; make room there, give another folder (spill_dir)")
         };
         Error::Resources(format!(
-            "view {view}: its state does not fit the memory limit, and {what} or more memory (memory_limit), or use \
+            "view {view}: {state} does not fit the memory limit, and {what} or more memory (memory_limit), or use \
              shorter windows or fewer keys; all that is committed is kept"
         ))
     }

@@ -28,7 +28,7 @@
 //! * [`scan`]: files into holes; [`paced`]: no faster than the job may read.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
 //! * [`coded`]: text that only groups rows, as dictionaries.
-//! * [`checked`]: files whose columns nobody declared.
+//! * [`checked`]: files whose columns nobody declared; [`accounted`]: what readers hold in memory.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
 
@@ -65,6 +65,8 @@ mod relabel;
 mod coded;
 
 mod checked;
+
+mod accounted;
 
 pub mod finish;
 

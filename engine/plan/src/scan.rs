@@ -50,6 +50,7 @@ use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
 use watershed_operators::coded_text;
 
+use crate::accounted::AccountedReaders;
 use crate::checked::CheckedReaders;
 use crate::coded::{CodedColumns, CodedNames, CodedReaders};
 use crate::stored::{ByFieldId, Stored};
@@ -217,6 +218,8 @@ impl Scan {
             readers = Arc::new(CodedReaders { inner: readers, coded: Arc::clone(coded) });
             adapter = Some(Arc::new(CodedColumns { inner: adapter }));
         }
+        let pool = Arc::clone(&runtime.memory_pool);
+        let readers = Arc::new(AccountedReaders { inner: readers, pool });
         // A source of its own for each step: it carries metrics.
         let mut source = ParquetSource::new(table)
             .with_table_parquet_options(self.options.clone())

@@ -180,6 +180,18 @@ impl Reins {
         self.orders.borrow().clone()
     }
 
+    /// Waits for the hours in which the job may run, or for a stop.
+    pub(crate) async fn opened(&self, job: &str, context: &Context) {
+        let asked = Asked { all: &context.stop, own: &self.stop };
+        while let order @ Order::Close { .. } = self.order() {
+            context.progress.note(job, &order.words(job));
+            tokio::select! {
+                () = self.other_than(&order) => {}
+                () = asked.asked() => return,
+            }
+        }
+    }
+
     /// Ready when the order is another than this.
     pub(crate) async fn other_than(&self, order: &Order) {
         let mut orders = self.orders.clone();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::common::spawn_buffered;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -24,6 +25,9 @@ const BUFFER: usize = 4;
 /// Pieces a worker should find in a slice, so that none is left alone with the last one.
 const PIECES: u64 = 4;
 
+/// Rejected rows of a step may take one part in so many of the memory whatever else is in it.
+const REJECTED: usize = 16;
+
 /// Smallest piece of a file worth a request of its own, in bytes.
 const MIN_PIECE: u64 = 1 << 20;
 
@@ -40,7 +44,12 @@ impl Running {
     /// Binds the step's files and starts to read.
     pub(crate) fn start(graph: &Graph, step: Step, tasks: &Arc<TaskContext>) -> Result<Self> {
         let twice = (0..step.reads.len()).any(|input| graph.holes.iter().filter(|h| **h == input).count() > 1);
-        let rejects = Arc::new(Collector::new(twice));
+        let account = MemoryConsumer::new("late and bad rows").register(tasks.memory_pool());
+        let least = match tasks.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) => limit / REJECTED,
+            _ => usize::MAX,
+        };
+        let rejects = Arc::new(Collector::new(twice, account, least));
         let inputs: Vec<ScanInput> = graph.holes.iter().map(|i| scan(graph, &step, *i, &rejects)).collect();
         let plan = graph.fragment.bind(&inputs)?;
         let partitions = plan.output_partitioning().partition_count();

@@ -10,6 +10,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
+use datafusion::execution::memory_pool::MemoryReservation;
 use watershed_core::scan::{Reason, Rejects};
 use watershed_core::{Error, Result};
 
@@ -19,6 +20,8 @@ pub(crate) struct Collector {
     kept: Mutex<Kept>,
     /// Rows taken so far (source, file, row), where a source that the query reads twice would list each twice.
     seen: Option<Mutex<HashSet<(String, String, i64)>>>,
+    /// What the kept rows take, and how much they may whatever else there is.
+    account: Option<(MemoryReservation, usize)>,
 }
 
 /// What a step rejected.
@@ -31,8 +34,8 @@ pub(crate) struct Kept {
 
 impl Collector {
     /// `twice`: some source fills more than one hole.
-    pub(crate) fn new(twice: bool) -> Self {
-        Collector { kept: Mutex::default(), seen: twice.then(Mutex::default) }
+    pub(crate) fn new(twice: bool, account: MemoryReservation, least: usize) -> Self {
+        Collector { kept: Mutex::default(), seen: twice.then(Mutex::default), account: Some((account, least)) }
     }
 
     /// The rows that were not taken before.
@@ -49,8 +52,27 @@ impl Collector {
         filter_record_batch(&rows, &fresh.collect::<BooleanArray>()).map_err(odd)
     }
 
+    /// Accounts for rows that are kept. A little is always allowed: what can give way then does.
+    fn book(&self, bytes: usize) -> Result<()> {
+        let Some((account, least)) = &self.account else { return Ok(()) };
+        match account.try_grow(bytes) {
+            Err(_) if account.size() + bytes <= *least => account.grow(bytes),
+            Err(e) => {
+                return Err(Error::Resources(format!(
+                    "the late and bad rows of one slice do not fit the memory limit; give more (memory_limit), or \
+                     narrower slices (slice): {e}"
+                )));
+            }
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
     /// Empties the collector; asked once the step's streams have ended.
     pub(crate) fn drain(&self) -> Kept {
+        if let Some((account, _)) = &self.account {
+            account.free();
+        }
         std::mem::take(&mut self.kept.lock().unwrap_or_else(|e| e.into_inner()))
     }
 }
@@ -58,6 +80,7 @@ impl Collector {
 impl Rejects for Collector {
     fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()> {
         let rows = self.unseen(rows)?;
+        self.book(rows.get_array_memory_size())?;
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         let count = match reason {
             Reason::Late => &mut kept.late,

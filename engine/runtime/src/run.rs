@@ -65,18 +65,11 @@ async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) 
     if job.goal.to_the_end && job.settings.to.is_some() {
         return Err(Error::input("--final closes every window and --to stops before: give one of them"));
     }
-    let began = context.clock.elapsed();
     let attempt = context.clock.id();
     let reins = Reins::take(&job, context, own.clone(), attempt).await;
     // Histories are pinned when it goes on, not hours before.
-    let asked = Asked { all: &context.stop, own };
-    while let order @ Order::Close { .. } = reins.order() {
-        context.progress.note(&job.name, &order.words(&job.name));
-        tokio::select! {
-            () = reins.other_than(&order) => {}
-            () = asked.asked() => break,
-        }
-    }
+    reins.opened(&job.name, context).await;
+    let began = context.clock.elapsed();
     let context = &Context { tasks: rest::paced(&context.tasks, &reins.pacer), ..context.clone() };
     let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
     let start = recover::start(&job, &checkpoints).await?;

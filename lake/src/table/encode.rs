@@ -17,16 +17,15 @@ use uuid::Uuid;
 use watershed_core::sink::WrittenFile;
 use watershed_core::{Error, Result};
 
+use super::SinkOptions;
 use super::shape::{Key, Shape};
 use super::statistics::statistics;
 use crate::parquet_object::ObjectWriter;
 use crate::stores::Place;
 
 const ROW_GROUP_ROWS: usize = 1 << 20;
-/// Bytes of unfinished row groups that all encoders of an epoch may hold together.
-const BUDGET: usize = 256 << 20;
 /// Row groups are not cut smaller than this for the budget's sake, or readers suffer.
-const LEAST_ROW_GROUP: usize = 1 << 20;
+pub(crate) const LEAST_ROW_GROUP: usize = 1 << 20;
 
 /// What the encoders of one epoch share.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub(crate) struct Encoding {
     pub(crate) place: Place,
     pub(crate) shape: Arc<Shape>,
     pub(crate) target_file_size: u64,
+    /// Bytes of unfinished row groups that all encoders of the epoch may hold together.
+    pub(crate) buffer: usize,
     properties: WriterProperties,
     /// In file names, so that no two attempts ever write the same file.
     attempt: Uuid,
@@ -43,12 +44,13 @@ pub(crate) struct Encoding {
 }
 
 impl Encoding {
-    pub(crate) fn new(place: Place, shape: Arc<Shape>, target_file_size: u64, attempt: Uuid) -> Self {
+    pub(crate) fn new(place: Place, shape: Arc<Shape>, options: &SinkOptions, attempt: Uuid) -> Self {
         let properties = properties(&shape.file_schema);
         Encoding {
             place,
             shape,
-            target_file_size,
+            target_file_size: options.target_file_size,
+            buffer: options.buffer,
             properties,
             attempt,
             files: AtomicU64::new(0),
@@ -121,7 +123,7 @@ impl Encoding {
         }
         file.rows += batch.num_rows() as u64;
         file.writer.write(batch).await.map_err(|e| self.failed(&file.path, e))?;
-        let share = BUDGET / self.running.load(Ordering::Relaxed).max(1);
+        let share = self.buffer / self.running.load(Ordering::Relaxed).max(1);
         if file.writer.memory_size() > share.max(LEAST_ROW_GROUP) {
             file.writer.flush().await.map_err(|e| self.failed(&file.path, e))?;
         }

@@ -91,10 +91,12 @@ pub struct SinkOptions {
     /// The most files of one partition that are written at once.
     pub lanes: usize,
     pub create: Create,
+    /// Bytes of unfinished row groups that all files of an epoch may hold together, about.
+    pub buffer: usize,
 }
 
 impl Default for SinkOptions {
     fn default() -> Self {
-        SinkOptions { target_file_size: 128 << 20, lanes: 1, create: Create::Now }
+        SinkOptions { target_file_size: 128 << 20, lanes: 1, create: Create::Now, buffer: 256 << 20 }
     }
 }

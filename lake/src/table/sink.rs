@@ -216,9 +216,8 @@ impl Sink for DeltaSink {
     }
 
     fn writer(&self) -> Result<Arc<dyn EpochWriter>> {
-        let SinkOptions { target_file_size, lanes, .. } = self.options;
-        let encoding = Encoding::new(self.place.clone(), self.shape.clone(), target_file_size, self.clock.id());
-        Ok(Arc::new(DeltaEpochWriter::new(encoding, lanes)))
+        let encoding = Encoding::new(self.place.clone(), self.shape.clone(), &self.options, self.clock.id());
+        Ok(Arc::new(DeltaEpochWriter::new(encoding, self.options.lanes)))
     }
 
     async fn commit(

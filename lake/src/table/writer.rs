@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use watershed_core::sink::{EpochWriter, PreparedCommit, WrittenFile};
 use watershed_core::{Error, Result};
 
-use super::encode::Encoding;
+use super::encode::{Encoding, LEAST_ROW_GROUP};
 use super::shape::Key;
 
 /// Batches that wait for one encoder.
@@ -30,8 +30,9 @@ const TIMES_BEHIND: u64 = 8;
 /// Batches without a row for a partition after which it is closed, at first. Doubled whenever one so closed comes
 /// again, so that rows in no order do not end in many small files.
 const IDLE: u64 = 64;
-/// The most partitions open at once.
+/// The most partitions open at once, and the fewest that are kept open however little memory there is.
 const MOST_OPEN: usize = 512;
+const LEAST_OPEN: usize = 4;
 
 /// Takes one epoch's rows.
 pub(crate) struct DeltaEpochWriter {
@@ -66,7 +67,8 @@ impl DeltaEpochWriter {
     async fn route(&self, lane: usize, key: Key, rows: u64) -> mpsc::Sender<RecordBatch> {
         let mut state = self.state.lock().await;
         if !state.open.contains_key(&key) {
-            state.make_room(&key);
+            let most = (self.encoding.buffer / LEAST_ROW_GROUP).clamp(LEAST_OPEN, MOST_OPEN);
+            state.make_room(&key, most);
         }
         let State { open, encoders, batches, .. } = &mut *state;
         let mut begin = |key: &Key| {
@@ -125,14 +127,14 @@ impl EpochWriter for DeltaEpochWriter {
 
 impl State {
     /// Closes partitions that nothing came for in a while, and the least used one if there are too many.
-    fn make_room(&mut self, wanted: &Key) {
+    fn make_room(&mut self, wanted: &Key, most: usize) {
         if self.closed.remove(wanted) {
             self.patience = self.patience.saturating_mul(2);
         }
         let State { open, batches, patience, closed, .. } = self;
         let idle = open.iter().filter(|(_, partition)| *batches - partition.used > *patience);
         let mut idle: Vec<Key> = idle.map(|(key, _)| key.clone()).collect();
-        if idle.is_empty() && open.len() >= MOST_OPEN {
+        if idle.is_empty() && open.len() >= most {
             idle.extend(open.iter().min_by_key(|(_, p)| p.used).map(|(key, _)| key.clone()));
         }
         for key in idle {

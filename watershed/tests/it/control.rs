@@ -143,6 +143,8 @@ fn a_signal_within_a_long_slice_ends_the_run_and_loses_nothing() {
     // At this pace the second day takes ten minutes.
     let mut run = world.start(&["--throttle-rows", "100"]);
     run.until_slices(1);
+    // Between two slices it would end there.
+    std::thread::sleep(Duration::from_secs(1));
     run.signal("-TERM");
     let (summary, code) = run.end();
     assert_eq!((code, &summary["stopped"]), (0, &Value::from(true)), "{summary}");

@@ -15,6 +15,8 @@ mod faults;
 
 mod minio;
 
+mod memory;
+
 mod oracle;
 
 mod readers;

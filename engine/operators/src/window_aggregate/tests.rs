@@ -8,6 +8,8 @@ use arrow::datatypes::{Field, Schema, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::DiskManager;
+use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
@@ -21,6 +23,7 @@ use arrow::datatypes::DataType;
 use watershed_core::operator::ChunkId;
 
 use super::*;
+use crate::spill::Spill;
 use crate::window_form::WindowForm;
 use crate::window_partial::WindowPartialExec;
 
@@ -149,6 +152,14 @@ impl Bench {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         window_operator(Arc::clone(&self.spec), MemoryConsumer::new("test").register(&pool))
     }
+
+    /// A shard that may hold so much and puts the rest aside.
+    fn squeezed(&self, least: usize, disk: &Arc<DiskManager>) -> Box<dyn Operator> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1));
+        let reservation = MemoryConsumer::new("test").register(&pool);
+        let spill = Some(Spill { disk: Arc::clone(disk), least });
+        window_operator(Arc::clone(&self.spec), StateAccount { reservation, spill })
+    }
 }
 
 /// A time's windows, written down one by one.
@@ -187,6 +198,19 @@ fn lines(batches: &[RecordBatch]) -> Vec<String> {
     lines
 }
 
+fn disk(limit: u64) -> Arc<DiskManager> {
+    Arc::new(DiskManagerBuilder::default().with_max_temp_directory_size(limit).build().unwrap())
+}
+
+/// All that a watermark makes final.
+fn advance(shard: &mut Box<dyn Operator>, before: i64, watermark: EventTime) -> Vec<RecordBatch> {
+    let mut out = shard.advance(EventTime(before), watermark).unwrap();
+    while let Some(more) = shard.more().unwrap() {
+        out.extend(more);
+    }
+    out.into_iter().map(|c| c.rows).collect()
+}
+
 fn row() -> impl Strategy<Value = Row> {
     (0..60i64, prop::option::of(0..4i64), prop::option::of((0..5i64).prop_map(|v| v as f64)))
 }
@@ -200,11 +224,15 @@ proptest! {
     fn equals_batch(
         windows in forms(),
         steps in prop::collection::vec((prop::collection::vec(row(), 0..40), 0..140i64, 0..4u8), 1..12),
+        // Memory so short that state goes to disk; not for windows that overlap, whose panes are held to emit them.
+        short in any::<bool>(),
     ) {
+        let (disk, short) = (disk(1 << 30), short && matches!(windows, Windows::Single(_)));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let bench = Bench::of(windows).await;
-            let (mut shard, mut stored, mut watermark) = (bench.shard(), vec![], i64::MIN);
+            let fresh = || if short { bench.squeezed(96 << 10, &disk) } else { bench.shard() };
+            let (mut shard, mut stored, mut watermark) = (fresh(), vec![], i64::MIN);
             let (mut used, mut emitted): (Vec<(Row, i64)>, Vec<RecordBatch>) = (vec![], vec![]);
             for (rows, next, action) in steps {
                 let open = |r: &Row| windows_of(windows, r.0).iter().any(|(_, end)| *end > watermark);
@@ -213,9 +241,9 @@ proptest! {
                     shard.push(ChangeBatch::inserts(partial)).unwrap();
                 }
                 used.extend(rows.into_iter().map(|row| (row, watermark)));
-                let before = EventTime(watermark);
+                let before = watermark;
                 watermark = watermark.max(next);
-                emitted.extend(shard.advance(before, EventTime(watermark)).unwrap().into_iter().map(|c| c.rows));
+                emitted.extend(advance(&mut shard, before, EventTime(watermark)));
                 if action > 0 {
                     let snapshot = shard.checkpoint().unwrap();
                     let kept: Vec<(ChunkId, RecordBatch)> =
@@ -223,17 +251,19 @@ proptest! {
                     prop_assert_eq!(kept.len(), snapshot.kept.len());
                     stored = kept;
                     stored.extend(snapshot.fresh);
-                    prop_assert!(shard.checkpoint().unwrap().fresh.is_empty(), "nothing came in between");
+                    stored.extend(snapshot.aside.into_iter().map(|(id, chunk)| (id, chunk.load().unwrap())));
+                    let again = shard.checkpoint().unwrap();
+                    prop_assert!(again.fresh.is_empty() && again.aside.is_empty(), "nothing came in between");
                 }
                 if action == 2 {
-                    shard = bench.shard();
+                    shard = fresh();
                     for (id, chunk) in &stored {
                         shard.restore(Some(*id), chunk.clone()).unwrap();
                     }
                 }
             }
             prop_assert_eq!(lines(&emitted), bench.oracle(&used, watermark).await);
-            emitted.extend(shard.advance(EventTime(watermark), EventTime::MAX).unwrap().into_iter().map(|c| c.rows));
+            emitted.extend(advance(&mut shard, watermark, EventTime::MAX));
             prop_assert_eq!(lines(&emitted), bench.oracle(&used, i64::MAX).await);
             prop_assert_eq!(shard.size(), StateSize::default());
             Ok(())
@@ -294,4 +324,60 @@ async fn memory_has_a_limit_that_names_the_view() {
     let error = pushed.unwrap_err();
     assert!(matches!(error, Error::Resources(_)), "{error:?}");
     assert!(error.to_string().contains("view v") && error.to_string().contains("groups"), "{error}");
+}
+
+/// Rows of a group each, in five windows.
+fn many(rows: i64) -> Vec<Row> {
+    (0..rows).map(|i| (i % 50, Some(i / 2), Some((i % 13) as f64))).collect()
+}
+
+#[tokio::test]
+async fn what_does_not_fit_goes_to_disk_and_comes_back() {
+    let bench = Bench::new().await;
+    let disk = disk(1 << 30);
+    let mut shard = bench.squeezed(1 << 20, &disk);
+    let rows = many(60_000);
+    let mut most = 0;
+    for rows in rows.chunks(10_000) {
+        for partial in bench.partial(rows).await {
+            shard.push(ChangeBatch::inserts(partial)).unwrap();
+            let size = shard.size();
+            // The account is brought up to date now and then only.
+            assert!(size.bytes <= (1 << 20) + (64 << 10), "{size:?}");
+            most = most.max(size.spilled);
+        }
+    }
+    assert!(most > 1 << 20 && disk.used_disk_space() > 0, "{most}");
+    // A checkpoint has it all, and another shard goes on from that.
+    let snapshot = shard.checkpoint().unwrap();
+    assert!(!snapshot.aside.is_empty());
+    let mut other = bench.squeezed(1 << 20, &disk);
+    for (id, chunk) in snapshot.fresh {
+        other.restore(Some(id), chunk).unwrap();
+    }
+    for (id, chunk) in snapshot.aside {
+        other.restore(Some(id), chunk.load().unwrap()).unwrap();
+    }
+    let expected = bench.oracle(&rows.into_iter().map(|row| (row, i64::MIN)).collect::<Vec<_>>(), 1000).await;
+    for mut shard in [shard, other] {
+        let first = shard.advance(EventTime::MIN, EventTime::MAX).unwrap();
+        assert!(shard.size().windows > 0, "it was emitted at once");
+        let mut found: Vec<_> = first.into_iter().map(|c| c.rows).collect();
+        while let Some(more) = shard.more().unwrap() {
+            found.extend(more.into_iter().map(|c| c.rows));
+        }
+        assert!(lines(&found) == expected, "the answers differ");
+        assert_eq!(shard.size(), StateSize::default());
+    }
+    assert_eq!(disk.used_disk_space(), 0);
+}
+
+#[tokio::test]
+async fn the_disk_has_a_limit_that_is_told() {
+    let bench = Bench::new().await;
+    let mut shard = bench.squeezed(256 << 10, &disk(10_000));
+    let pushed = bench.partial(&many(60_000)).await.into_iter().try_for_each(|p| shard.push(ChangeBatch::inserts(p)));
+    let error = pushed.unwrap_err();
+    assert!(matches!(error, Error::Resources(_)), "{error:?}");
+    assert!(error.to_string().contains("view v") && error.to_string().contains("disk_limit (10000)"), "{error}");
 }

@@ -7,19 +7,20 @@
 //! A window with chunks on disk is emitted by ranges of its keys' hash: each part reads all chunks and merges the rows of its
 //! range, and a part that does not fit is halved.
 
-use arrow::array::BooleanArray;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
+use watershed_core::operator::Aside;
+use watershed_core::{Error, EventTime, Result};
 
 use super::{Chunk, Lies, Window, WindowState, in_engine, merge};
 use crate::groups::Groups;
 use crate::spill::CHUNK_ROWS;
-use std::sync::Arc;
-use watershed_core::operator::Aside;
-use watershed_core::{Error, EventTime, Result};
 
-/// Bytes of a window that are worth a file.
-const WORTH: usize = 64 << 10;
+/// Bytes by which the account may be off; less where memory is scarce.
+const SLACK: usize = 64 << 10;
 
 /// Parts of a window at most. One of so many that does not fit is no matter of the window's size.
 const MOST_PARTS: u64 = 1 << 16;
@@ -59,7 +60,8 @@ impl WindowState {
     pub(crate) fn settle(&mut self) -> Result<()> {
         let bytes = self.bytes + self.besides;
         // Small changes are not worth a visit to the pool that all shards share.
-        if bytes.abs_diff(self.account.size()) < 64 * 1024 && bytes != 0 {
+        let slack = self.spill.as_ref().map_or(SLACK, |spill| SLACK.min(spill.least / 4));
+        if bytes.abs_diff(self.account.size()) < slack && bytes != 0 {
             return Ok(());
         }
         match self.make_room()? {
@@ -95,11 +97,15 @@ impl WindowState {
     /// Puts the window that holds most aside; whether there was one.
     fn put_aside(&mut self) -> Result<bool> {
         let Some(spill) = self.spill.clone() else { return Ok(false) };
-        let candidates = self.windows.iter().filter(|(_, window)| !window.pinned && window.bytes >= WORTH);
+        let candidates = self.windows.iter().filter(|(_, window)| !window.pinned && window.bytes > 0);
         let Some(start) = candidates.max_by_key(|(_, window)| window.bytes).map(|(start, _)| *start) else {
             return Ok(false);
         };
+        let size = self.size();
         let Some(mut window) = self.forget(start) else { return Ok(false) };
+        let (windows, groups) = (size.windows, size.groups);
+        let state =
+            format!("the state of {windows} open windows with {groups} groups, the largest that beginning {start},");
         self.freeze(start, &mut window)?;
         let mut chunks = vec![];
         for Chunk { id, states } in window.chunks {
@@ -114,7 +120,7 @@ impl WindowState {
             for at in (0..rows).step_by(step) {
                 let part = states.slice(at, step.min(rows - at));
                 let share = (bytes as u128 * part.num_rows() as u128 / rows as u128) as usize;
-                let spilled = spill.put(&part, share, &self.spec.name)?;
+                let spilled = spill.put(&part, share, &self.spec.name, &state)?;
                 chunks.push(Chunk { id, states: Lies::Aside(Arc::new(spilled)) });
             }
         }
@@ -140,6 +146,7 @@ impl WindowState {
     pub(crate) fn part(&mut self, part: Part) -> Result<Merged> {
         let besides = self.besides;
         let Some(mut window) = self.forget(part.start) else { return Err(Error::bug("a part of no window")) };
+        window.bytes = 0;
         self.freeze(part.start, &mut window)?;
         let mut groups = Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?;
         let mut fits = true;
@@ -152,6 +159,8 @@ impl WindowState {
             self.besides = besides + groups.bytes();
             if let Some(why) = self.make_room()? {
                 if part.parts >= MOST_PARTS || self.key_schema.fields().is_empty() {
+                    let groups: usize = window.chunks.iter().map(|c| c.states.rows()).sum();
+                    let why = format!("the window beginning {} has up to {groups} groups; {why}", part.start);
                     return Err(self.does_not_fit(&why));
                 }
                 fits = false;
@@ -169,7 +178,7 @@ impl WindowState {
     }
 
     /// The rows of a chunk whose keys are of a part.
-    fn of_part(&self, states: &arrow::array::RecordBatch, part: Part) -> Result<arrow::array::RecordBatch> {
+    fn of_part(&self, states: &RecordBatch, part: Part) -> Result<RecordBatch> {
         if part.parts == 1 {
             return Ok(states.clone());
         }
@@ -180,7 +189,7 @@ impl WindowState {
         filter_record_batch(states, &mine).map_err(|e| in_engine(e.into()))
     }
 
-    /// Bytes that others and this shard may still take, by half: what a part is to fit in at first.
+    /// The parts that a window is emitted in at first: each about what the shard may hold in any case.
     pub(crate) fn parts(&self, start: EventTime) -> Vec<Part> {
         let Some(window) = self.windows.get(&start) else { return vec![] };
         let aside = window.chunks.iter().map(|c| match &c.states {

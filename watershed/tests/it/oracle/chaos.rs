@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use object_store::ObjectStore;
+use watershed::runtime::Stop;
+use watershed::{Outcome, RunOptions};
 use watershed_lake::Stores;
 use watershed_lake::faults::{FaultPlan, FaultStore};
 
@@ -126,4 +128,47 @@ async fn chaos_of_two_runners() {
         }
     }
     assert!(fenced > 0, "no two runners ever met");
+}
+
+/// Stops that do not wait for the step in hand: what is given up is done again, and nothing is lost or twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos_of_impatient_stops() {
+    let mut given_up = 0;
+    for seed in 900..908 {
+        let (case, world) = drawn(seed);
+        let text = world.text(&case);
+        let mut dice = Dice::new(seed);
+        for run in 0..500 {
+            let stop = Stop::default();
+            let options = RunOptions { stop: stop.clone(), ..RunOptions::default() };
+            let wait = Duration::from_millis(dice.below(80));
+            let stopping = tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                stop.request_within(Duration::ZERO);
+            });
+            let mut ended = None;
+            let mut seen = |outcome| {
+                if let Outcome::Job(summary) = outcome {
+                    ended = Some(summary);
+                }
+                Ok(())
+            };
+            let engine = world.engine(&variant(), run, Stores::default());
+            let done = engine.execute_with(&text, &options, &mut seen).await;
+            done.unwrap_or_else(|e| panic!("seed {seed}, run {run}: {e}"));
+            stopping.abort();
+            match ended {
+                Some(summary) if !summary.stopped => break,
+                Some(summary) => given_up += u32::from(summary.given_up.is_some()),
+                None => {}
+            }
+            assert!(run < 499, "seed {seed}: it never ends");
+        }
+        let last = once(&world.engine(&variant(), 0, Stores::default()), &text, false, true).await.unwrap();
+        if let Err(e) = compare(&world, &case, &last, true).await {
+            panic!("seed {seed}: {e}");
+        }
+    }
+    println!("{given_up} steps given up");
+    assert!(given_up > 0, "no stop ever came within a step");
 }

@@ -14,6 +14,7 @@
 //! * [`grammar`]: queries drawn at random.
 //! * [`increments`]: histories that grow between runs, also where they were read before.
 //! * [`slt`]: queries as data, in `watershed/tests/slt`; with the same answers from [`duckdb`], which shares no code with us.
+//! * [`squeezed`]: memory so short that state goes to disk.
 //! * [`planted`]: faults that must make `check` fail.
 //! * [`shapes`]: layouts of histories in time, joined and cut.
 //! * [`chaos`]: kills and store faults from seeds, and two runners at once.
@@ -48,6 +49,8 @@ mod grammar;
 mod increments;
 
 mod duckdb;
+
+mod squeezed;
 
 mod planted;
 
