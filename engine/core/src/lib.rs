@@ -50,6 +50,7 @@ pub mod epoch;
 pub mod settings;
 
 pub mod secrets;
+
 pub mod schedule;
 
 pub mod control;
