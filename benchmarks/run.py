@@ -20,10 +20,20 @@ import report
 import trials
 from engines import Setup
 from trials import Bench, Result
-from workloads import NAMES, STORE, TRIALS, WORKLOADS, KillTrial, MemoryTrial, PairTrial, SparkTrial
+from workloads import (
+    NAMES,
+    STORE,
+    TRIALS,
+    WORKLOADS,
+    EstimateTrial,
+    KillTrial,
+    MemoryTrial,
+    PairTrial,
+    SparkTrial,
+)
 
 HERE = Path(__file__).parent
-DO = {PairTrial: trials.pair, MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill}
+DO = {PairTrial: trials.pair, MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill, EstimateTrial: trials.estimates}
 
 
 def main() -> int:

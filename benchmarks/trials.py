@@ -18,7 +18,19 @@ import measure
 import minio
 from engines import Data, Run, Setup
 from measure import Measured
-from workloads import Facts, FactsInHours, KillTrial, MemoryTrial, PairTrial, Question, SparkTrial, StoreTrial, Workload
+from workloads import (
+    WORKLOADS,
+    EstimateTrial,
+    Facts,
+    FactsInHours,
+    KillTrial,
+    MemoryTrial,
+    PairTrial,
+    Question,
+    SparkTrial,
+    StoreTrial,
+    Workload,
+)
 
 
 @dataclass
@@ -255,6 +267,36 @@ def store_turn(
     sql.write_text(trial.question.watershed(remote, {}))
     command[command.index("--home") + 1] = f"s3://{minio.BUCKET}/home"
     return measure.run(command)[0]
+
+
+def estimates(bench: Bench, trial: EstimateTrial) -> Result:
+    """Plans each workload, runs it once, and compares. Time is told, and not held against the bar: it is not promised."""
+    worst, notes = 1.0, []
+    runs: dict[str, list[Measured]] = {}
+    for workload in (each for each in WORKLOADS if each.name in trial.workloads):
+        data, _ = bench.data_of(workload.facts, workload.question, workload.days)
+        out = bench.out(trial.name, workload.name)
+        command = engines.watershed_command(bench.setup, workload.question, data, out)
+        planned, said = measure.run([part if part != "run" else "plan" for part in command])
+        estimate = json.loads(said.splitlines()[-1])["estimate"]
+        ran, said = measure.run(command)
+        summary = next(line for line in map(json.loads, said.splitlines()) if line["event"] == "summary")
+        table = engines.answer_of(out)
+        pairs = {
+            "files": (estimate["files"], summary["run"]["account"]["files"] + summary["run"]["account"]["pruned_files"]),
+            "bytes": (estimate["read_bytes"], summary["run"]["bytes"]),
+            "rows": (estimate["rows"], summary["run"]["account"]["opened"]),
+            "output rows": (estimate["output_rows"], summary["run"]["written"]),
+            "output bytes": (estimate["output_bytes"], sum(Path(file.removeprefix("file://")).stat().st_size for file in table)),
+            "state": (estimate["peak_bytes"], summary["peak"]["bytes"]),
+        }
+        ratios = {name: expected / reached for name, (expected, reached) in pairs.items() if expected or reached}
+        worst = max([worst, *(max(ratio, 1 / ratio) if ratio else float("inf") for ratio in ratios.values())])
+        runs[f"{workload.name}, plan"], runs[f"{workload.name}, run"] = [planned], [ran]
+        told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        notes.append(f"{workload.name}, expected over reached: {told}; time {estimate['seconds'] / ran.wall:.2f}")
+        tell(trial.name, workload.name, ran)
+    return Result(trial.name, trial.title, "The facts of each workload", runs, worst, "×", trial.bar, trial.aim, notes=notes)
 
 
 def run_and_kill(command: list[str], rows: float) -> tuple[int, float]:

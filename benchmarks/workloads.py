@@ -411,6 +411,17 @@ class StoreTrial:
     aim: float = 1.1
 
 
+@dataclass(frozen=True)
+class EstimateTrial:
+    """What `watershed plan` expects of each workload, against what the run then does: the worst of all ratios."""
+
+    name: str = "estimates"
+    title: str = "estimates against what then happens"
+    workloads: tuple[str, ...] = ("hourly", "daily", "filter", "hop", "joins", "strings")
+    bar: float = 2.0
+    aim: float = 1.25
+
+
 STORE = StoreTrial()  # with --on minio, and then alone
-TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial())
+TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial())
 NAMES = tuple(each.name for each in (*WORKLOADS, *TRIALS))

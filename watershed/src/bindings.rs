@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit};
 use datafusion::physical_plan::ExecutionPlan;
+use watershed_core::account::Account;
 use watershed_core::scan::ScanInput;
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink};
 use watershed_core::{Error, Result};
@@ -26,6 +27,10 @@ pub(crate) struct Fragment(pub(crate) plan::Fragment);
 impl runtime::Fragment for Fragment {
     fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>> {
         self.0.bind(inputs)
+    }
+
+    fn account(&self, bound: &Arc<dyn ExecutionPlan>) -> Result<Account> {
+        self.0.account(bound)
     }
 }
 

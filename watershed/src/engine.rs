@@ -22,11 +22,14 @@ use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 use crate::batch::Rows;
 use crate::catalog::{Catalog, Entry, Kind};
 use crate::control::{self, Asked};
+use crate::estimate::Estimate;
 use crate::execute::Session;
 use crate::layers::{Layers, Values};
-use crate::listing::{self, ColumnInfo, JobInfo, RelationInfo};
+use crate::listing::{self, ColumnInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
 use crate::memory::{self, Limits};
+use crate::standing::{self, JobInfo};
+use crate::verify::{self, Verification, VerifyOptions};
 
 /// Watershed over one home.
 #[derive(Clone)]
@@ -61,6 +64,13 @@ impl Default for RunOptions {
     fn default() -> Self {
         RunOptions { to_the_end: false, reopen: false, progress: Arc::new(NoProgress), stop: Stop::default() }
     }
+}
+
+/// A job's plan, or that of a query, in words; and what a run is expected to cost.
+#[derive(Clone, Debug)]
+pub struct JobPlan {
+    pub text: String,
+    pub estimate: Option<Estimate>,
 }
 
 /// What a statement came to.
@@ -118,7 +128,15 @@ impl Engine {
     /// How the jobs of a text would run; nothing is created and nothing runs.
     pub async fn plan(&self, text: &str) -> Result<String> {
         let options = RunOptions::default();
-        Session::new(self, &options).await?.plan(text).await
+        let plans = Session::new(self, &options).await?.plan(text, false).await?;
+        Ok(plans.into_iter().map(|plan| plan.text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n\n"))
+    }
+
+    /// The same, with what a run of each job is expected to read, hold and write. A sample of the files is read for it, for
+    /// about a second a job.
+    pub async fn estimate(&self, text: &str, to_the_end: bool) -> Result<Vec<JobPlan>> {
+        let options = RunOptions { to_the_end, ..RunOptions::default() };
+        Session::new(self, &options).await?.plan(text, true).await
     }
 
     /// Puts files into a table, each once.
@@ -126,9 +144,14 @@ impl Engine {
         load::load(self, request).await
     }
 
+    /// Holds a materialized view against the batch answer over the facts that it was made from.
+    pub async fn verify(&self, view: &str, options: &VerifyOptions) -> Result<Verification> {
+        verify::verify(self, view, options).await
+    }
+
     /// The jobs, and where they stand.
     pub async fn jobs(&self) -> Result<Vec<JobInfo>> {
-        listing::jobs(self).await
+        standing::jobs(self).await
     }
 
     /// Alters settings of a job, by name and value: `throttle_rows`, `throttle_bytes`, `schedule`; `none` is no limit. A live

@@ -13,15 +13,16 @@ use futures::{StreamExt, TryStreamExt};
 use watershed_core::error::Place;
 use watershed_core::{Error, Result};
 use watershed_plan::{
-    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Parsed, Query,
-    Statement, parse,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Parsed,
+    Query, Statement, parse,
 };
 
 use crate::batch::{self, Rows};
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide};
 use crate::dimensions;
-use crate::engine::{Engine, Outcome, RunOptions, relation, shown, unknown};
+use crate::engine::{Engine, JobPlan, Outcome, RunOptions, relation, shown, unknown};
+use crate::estimate::{self, Estimate};
 use crate::jobs::{self, Planned};
 use crate::layers::Layers;
 use crate::listing;
@@ -80,7 +81,7 @@ impl<'a> Session<'a> {
     }
 
     /// The plans of the text's jobs and queries. Nothing is created: declarations live as long as this session.
-    pub(crate) async fn plan(mut self, text: &str) -> Result<String> {
+    pub(crate) async fn plan(mut self, text: &str, estimate: bool) -> Result<Vec<JobPlan>> {
         let mut plans = vec![];
         for parsed in self.parse(text)? {
             let explained = match &parsed.statement {
@@ -106,12 +107,32 @@ impl<'a> Session<'a> {
                     self.pretend(draft);
                 }
                 Statement::CreateMaterializedView(_) | Statement::Insert(_) | Statement::Query(_) => {
-                    plans.push(jobs::explain(&self, explained).await?);
+                    let text = jobs::explain(&self, explained).await?;
+                    let runs = !matches!(explained.statement, Statement::Query(_));
+                    let estimate =
+                        if estimate && runs { Some(estimate::estimate(&self, explained).await?) } else { None };
+                    plans.push(JobPlan { text, estimate });
+                }
+                Statement::Backfill(of) => {
+                    let estimate = self.backfill(of, parsed.at).await?;
+                    plans.push(JobPlan { text: String::new(), estimate: Some(estimate) });
                 }
                 Statement::Drop(_) | Statement::Describe(_) | Statement::Explain(_) => {}
             }
         }
-        Ok(plans.join("\n\n"))
+        Ok(plans)
+    }
+
+    /// What a backfill would cost: of a statement, or of a view that there is.
+    async fn backfill(&self, of: &Backfill, place: Place) -> Result<Estimate> {
+        let name = match of {
+            Backfill::Of(parsed) => return estimate::estimate(self, parsed).await,
+            Backfill::View(name) => name,
+        };
+        let entry = self.entries.iter().find(|e| e.kind.is_job() && e.name == *name);
+        let entry = entry.ok_or_else(|| at(unknown(&self.entries, name), place))?;
+        let statement = relations::statement_of(entry)?;
+        estimate::estimate(self, &Parsed { text: entry.statement.clone(), statement, at: place }).await
     }
 
     /// Answers the one query of a text.
@@ -181,6 +202,10 @@ impl<'a> Session<'a> {
             Statement::Explain(inner) => {
                 let text = jobs::explain(self, inner).await?;
                 seen(Outcome::Text(text))
+            }
+            Statement::Backfill(of) => {
+                let estimate = self.backfill(of, parsed.at).await?;
+                seen(Outcome::Text(estimate.to_string()))
             }
             Statement::Describe(name) => {
                 let columns = listing::columns(self, name).await?;

@@ -72,12 +72,12 @@ enum Standing {
 }
 
 /// The parts of either statement that make a job.
-struct Asked<'a> {
-    kind: Kind,
+pub(crate) struct Asked<'a> {
+    pub(crate) kind: Kind,
     /// Of the job.
-    name: String,
-    with: With,
-    query: &'a Query,
+    pub(crate) name: String,
+    pub(crate) with: With,
+    pub(crate) query: &'a Query,
     /// The table's catalog entry, for INSERT.
     into: Option<&'a Entry>,
 }
@@ -298,7 +298,7 @@ pub(crate) fn kind_of(kind: watershed_plan::Kind) -> Kind {
     }
 }
 
-fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<Asked<'a>> {
+pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<Asked<'a>> {
     match &parsed.statement {
         Statement::CreateMaterializedView(view) => Ok(Asked {
             kind: Kind::MaterializedView,

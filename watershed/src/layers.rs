@@ -22,8 +22,22 @@ use watershed_lake::stores;
 const PREFIX: &str = "WATERSHED_";
 
 /// Names in the environment that are not settings: the command line's own, and those of scripts around it.
-const RESERVED: [&str; 13] =
-    ["home", "log", "cache", "python", "spark", "duckdb", "minio", "azurite", "on", "chaos", "seed", "queries", "slt"];
+const RESERVED: [&str; 14] = [
+    "home",
+    "log",
+    "log_format",
+    "cache",
+    "python",
+    "spark",
+    "duckdb",
+    "minio",
+    "azurite",
+    "on",
+    "chaos",
+    "seed",
+    "queries",
+    "slt",
+];
 const RESERVED_PREFIX: &str = "test_";
 
 const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];

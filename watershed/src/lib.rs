@@ -54,13 +54,16 @@
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
-//! * `dimensions`, `csv`: tables as queries read them.
+//! * `dimensions`, `csv`, `late`: tables as queries read them.
 //! * `jobs`, `bindings`: from a statement to a running job.
 //! * `storable`: rejected rows in columns that a table can have.
 //! * `tables`: tables made, replaced and dropped.
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
 //! * [`control`]: jobs told from outside what to do.
+//! * [`standing`]: the jobs, and where they stand; [`metrics`]: what they count, for Prometheus.
+//! * [`estimate`]: what a backfill will cost.
+//! * [`verify`]: a view held against the batch answer.
 //! * [`memory`]: the one budget.
 
 pub mod engine;
@@ -83,6 +86,8 @@ mod relations;
 
 mod dimensions;
 
+mod late;
+
 mod csv;
 
 mod jobs;
@@ -101,16 +106,28 @@ pub mod listing;
 
 pub mod control;
 
+pub mod standing;
+
+pub mod metrics;
+
+pub mod verify;
+
+pub mod estimate;
+
 pub mod memory;
 
 /// Arrow and DataFusion in the very versions that this crate's interface speaks of.
 pub use {arrow, datafusion};
 
 pub use control::Asked;
-pub use engine::{Builder, Engine, Outcome, RunOptions};
+pub use engine::{Builder, Engine, JobPlan, Outcome, RunOptions};
+pub use estimate::Estimate;
 pub use layers::settings_help;
-pub use listing::{ColumnInfo, JobInfo, RelationInfo};
+pub use listing::{ColumnInfo, RelationInfo};
 pub use load::{LoadRequest, Loaded, LoadedFile};
+pub use metrics::Metrics;
+pub use standing::{JobInfo, JobState, Left};
+pub use verify::{Difference, Verification, VerifyOptions};
 pub use watershed_core::{Error, Result};
 pub use watershed_lake::Stores;
 

@@ -1,37 +1,19 @@
-//! What there is: jobs and where they stand, names and what is behind them, columns.
+//! What there is: names and what is behind them, columns.
 
 use futures::{StreamExt, TryStreamExt};
-use watershed_core::control::Control;
-use watershed_core::epoch::Manifest;
-use watershed_core::{Error, EventTime, Result};
+use watershed_core::{Error, Result};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
 use crate::catalog::{Entry, Kind};
-use crate::control;
 use crate::dimensions;
 use crate::engine::{Engine, RunOptions, relation, unknown};
 use crate::execute::Session;
+use crate::late;
 use crate::relations::{self, query_of};
 use crate::tables;
 
 /// How many tables are asked at once.
 const ASKED_AT_ONCE: usize = 8;
-
-/// A job and where it stands.
-#[derive(Clone, Debug)]
-pub struct JobInfo {
-    pub name: String,
-    pub kind: Kind,
-    /// Where its result lies.
-    pub location: String,
-    pub created: EventTime,
-    /// The newest checkpoint; `None` before the first.
-    pub checkpoint: Option<Manifest>,
-    /// Why the newest checkpoint cannot be read, if it cannot.
-    pub trouble: Option<String>,
-    /// What is asked of it from outside.
-    pub control: Control,
-}
 
 /// A source, view or table.
 #[derive(Clone, Debug)]
@@ -54,39 +36,6 @@ pub struct ColumnInfo {
     pub data_type: String,
     /// What else is to be known of it: the event time, a partition column.
     pub note: String,
-}
-
-pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
-    let entries = engine.catalog().list().await?;
-    let mut found = vec![];
-    for entry in entries.iter().filter(|e| e.kind.is_job()) {
-        let (checkpoint, trouble) = match newest(engine, entry).await? {
-            Newest::None => (None, None),
-            Newest::Manifest(manifest) => (Some(*manifest), None),
-            Newest::Unreadable { why, .. } => (None, Some(why)),
-        };
-        let (control, trouble) = match control::of(engine, entry).await {
-            Ok(control) => (control, trouble),
-            Err(e) => (Control::default(), trouble.or(Some(e.to_string()))),
-        };
-        let location = match entry.kind {
-            Kind::Insert => {
-                let into = tables::insert_of(entry)?.table;
-                relation(&entries, &into).map_or(into, |table| engine.location(table))
-            }
-            _ => engine.location(entry),
-        };
-        found.push(JobInfo {
-            name: entry.name.clone(),
-            kind: entry.kind,
-            location,
-            created: entry.created,
-            checkpoint,
-            trouble,
-            control,
-        });
-    }
-    Ok(found)
 }
 
 /// Whether a job was ended for good.
@@ -131,6 +80,10 @@ pub(crate) async fn describe(engine: &Engine, name: &str) -> Result<Vec<ColumnIn
 /// The columns of a relation that a session knows.
 pub(crate) async fn columns(session: &Session<'_>, name: &str) -> Result<Vec<ColumnInfo>> {
     let engine = session.engine;
+    if let Some(location) = late::location(engine, &session.entries, name) {
+        let rows = late::open(engine, &session.layers.settings()?, &location).await?;
+        return Ok(rows.schema().fields().iter().map(|f| ColumnInfo::new(f.name(), f.data_type(), "")).collect());
+    }
     let entry = relation(&session.entries, name).ok_or_else(|| unknown(&session.entries, name))?;
     let (layout, time) = match entry.kind {
         Kind::View => {

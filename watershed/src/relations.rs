@@ -16,6 +16,7 @@ use watershed_plan::{Planner, Query, Statement, parse};
 use crate::catalog::{Entry, Kind};
 use crate::dimensions;
 use crate::engine::{Engine, parallelism, relation};
+use crate::late;
 use crate::layers::Layers;
 use crate::names::names;
 use crate::sources::{Declared, OpenSource};
@@ -67,13 +68,35 @@ pub(crate) async fn batch(
     settings: &Settings,
     query: &Query,
 ) -> Result<Known> {
+    once(engine, entries, layers, settings, query, true).await
+}
+
+/// The same with sources that hold nothing yet.
+pub(crate) async fn tables_only(
+    engine: &Engine,
+    entries: &[Entry],
+    layers: &Layers,
+    settings: &Settings,
+    query: &Query,
+) -> Result<Known> {
+    once(engine, entries, layers, settings, query, false).await
+}
+
+async fn once(
+    engine: &Engine,
+    entries: &[Entry],
+    layers: &Layers,
+    settings: &Settings,
+    query: &Query,
+    with_files: bool,
+) -> Result<Known> {
     let mut known = Known::new(engine, settings)?;
     for entry in reached(entries, query)? {
         match entry.kind {
             Kind::Source => {
                 let source = open_source(engine, layers, entry).await?;
                 let history = source.history.as_ref();
-                let files = files(history, history.pin(None).await?).await?;
+                let files = if with_files { files(history, history.pin(None).await?).await? } else { vec![] };
                 known.planner.add_table(&entry.name, source.layout().clone(), files)?;
                 known.sources.insert(entry.name.clone(), source);
             }
@@ -83,6 +106,12 @@ pub(crate) async fn batch(
                 known.planner.add_table_provider(&entry.name, table.rows)?;
             }
             Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
+        }
+    }
+    for name in names_reached(entries, query)? {
+        if let Some(location) = late::location(engine, entries, &name) {
+            let rows = late::open(engine, settings, &location).await?;
+            known.planner.add_table_provider(&name, rows)?;
         }
     }
     known.register_stores(engine)?;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::account::Account;
 use crate::history::{DataFile, Version};
 use crate::sink::PreparedCommit;
 use crate::time::EventTime;
@@ -77,17 +78,37 @@ pub struct SinkEpoch {
     pub committed: Option<u64>,
 }
 
-/// Rows counted since the job began; every row of a row group that was opened is in exactly one of them.
+/// What was counted since the job began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows that left the scans.
     pub rows: u64,
     pub bytes: u64,
+    /// Rows listed as late, also those that were late for some of their windows only.
     pub late: u64,
     pub bad: u64,
     /// Rows handed to the result table.
     pub written: u64,
     pub slices: u64,
+    /// What became of each row.
+    #[serde(default)]
+    pub account: Account,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            rows: self.rows + other.rows,
+            bytes: self.bytes + other.bytes,
+            late: self.late + other.late,
+            bad: self.bad + other.bad,
+            written: self.written + other.written,
+            slices: self.slices + other.slices,
+            account: self.account + other.account,
+        }
+    }
 }
 
 /// A checkpoint.

@@ -13,6 +13,7 @@
 //! * [`increment`]: what a history's growth between two runs means for where a job stands in it.
 //! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
 //! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
+//! * [`account`]: what became of the rows that were opened.
 //! * [`widen`]: which type holds the values of another.
 //! * [`change`]: change batches, inserts or weighted.
 //! * [`operator`]: the seam of stateful operators.
@@ -36,6 +37,8 @@ pub mod increment;
 pub mod slice;
 
 pub mod scan;
+
+pub mod account;
 
 pub mod widen;
 

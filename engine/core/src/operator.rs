@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use serde::Serialize;
 
 use crate::change::ChangeBatch;
 use crate::error::Result;
@@ -38,7 +39,7 @@ pub trait Aside: Send + Sync + Debug {
 }
 
 /// How much a shard holds, for progress and for errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateSize {
     pub windows: usize,
     pub groups: usize,

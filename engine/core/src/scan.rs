@@ -49,11 +49,12 @@ pub trait Rejects: Send + Sync + fmt::Debug {
     fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()>;
 }
 
-/// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text, timestamp, timestamp.
-/// Of a late row, the last two tell which windows it has missed: from the start of the first to the end of the last. Where
-/// windows overlap, it was used in its other ones.
-pub const REJECTED_COLUMNS: [&str; 8] =
-    ["_source", "_file", "_row", "_event_time", "_watermark", "_reason", "_missed_from", "_missed_until"];
+/// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text, timestamp, timestamp, text.
+/// Of a late row, the two before the last tell which windows it has missed: from the start of the first to the end of the
+/// last. Where windows overlap, it was used in its other ones. The last is the partition of its file, as in `day=2024-05-01`;
+/// NULL in a table without partitions.
+pub const REJECTED_COLUMNS: [&str; 9] =
+    ["_source", "_file", "_row", "_event_time", "_watermark", "_reason", "_missed_from", "_missed_until", "_partition"];
 
 /// Why a row was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

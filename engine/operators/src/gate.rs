@@ -25,6 +25,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, exec_datafusion_err, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
@@ -48,6 +49,8 @@ pub struct GateColumns {
     pub time: usize,
     /// The file's path, text.
     pub file: usize,
+    /// The values of the file's partition, text.
+    pub partition: usize,
     /// The row's number in its file, from 0.
     pub row: usize,
     /// The table of rejected rows: [`REJECTED_COLUMNS`], then columns of sources.
@@ -78,6 +81,7 @@ pub fn rejected_fields() -> Vec<Field> {
         DataType::Utf8,
         time.clone(),
         time,
+        DataType::Utf8,
     ];
     REJECTED_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect()
 }
@@ -89,6 +93,7 @@ pub struct GateExec {
     columns: Arc<GateColumns>,
     limits: GateLimits,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl GateExec {
@@ -100,7 +105,8 @@ impl GateExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Ok(GateExec { input, columns, limits, properties: Arc::new(properties) })
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(GateExec { input, columns, limits, properties: Arc::new(properties), metrics })
     }
 }
 
@@ -151,12 +157,17 @@ impl ExecutionPlan for GateExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let schema = self.schema();
         let gate = self.clone();
+        let counts = GateCounts::new(&self.metrics, partition);
         let passed = input.filter_map(move |batch| {
-            let passed = batch.and_then(|batch| gate.pass(&batch)).transpose();
+            let passed = batch.and_then(|batch| gate.pass(&batch, &counts)).transpose();
             std::future::ready(passed)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, passed)))
@@ -165,12 +176,13 @@ impl ExecutionPlan for GateExec {
 
 impl GateExec {
     /// What passes of a batch, if anything does.
-    fn pass(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    fn pass(&self, batch: &RecordBatch, counts: &GateCounts) -> Result<Option<RecordBatch>> {
         let times = micros(batch.column(self.columns.time))?;
         let verdicts = self.judge(&times);
         if verdicts.iter().all(|verdict| *verdict == Verdict::Passes) {
             return Ok(Some(self.project(batch)?));
         }
+        counts.add(&verdicts);
         for reason in [Reason::NoTime, Reason::Ahead, Reason::Late] {
             let mask: BooleanArray = verdicts.iter().map(|v| Some(v.reason() == Some(reason))).collect();
             if mask.true_count() > 0 {
@@ -218,7 +230,7 @@ impl GateExec {
 
     /// Rejected rows in the form in which they are kept.
     fn rejected(&self, rows: &RecordBatch, reason: Reason) -> Result<RecordBatch> {
-        let GateColumns { source, time, file, row, rejected, kept, .. } = self.columns.as_ref();
+        let GateColumns { source, time, file, partition, row, rejected, kept, .. } = self.columns.as_ref();
         let n = rows.num_rows();
         let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) };
         let watermark = match self.limits.inspect.watermark {
@@ -244,6 +256,7 @@ impl GateExec {
             text(reason.name()),
             utc(missed_from.into()),
             utc(missed_until.into()),
+            cast(rows.column(*partition), &DataType::Utf8)?,
         ];
         for (field, from) in rejected.fields()[REJECTED_COLUMNS.len()..].iter().zip(kept) {
             columns.push(match from {
@@ -261,6 +274,31 @@ impl GateExec {
     fn missed(&self, time: EventTime, reason: Reason) -> Option<Interval> {
         let form = self.limits.windows.filter(|_| reason == Reason::Late)?;
         form.missed(time, self.limits.inspect.watermark, self.limits.from)
+    }
+}
+
+/// Names of the gate's metrics: rows that did not pass, and rows that were listed and passed for their other windows.
+pub const LATE: &str = "late_rows";
+pub const BAD: &str = "bad_rows";
+pub const PARTLY_LATE: &str = "partly_late_rows";
+
+struct GateCounts {
+    late: Count,
+    bad: Count,
+    partly_late: Count,
+}
+
+impl GateCounts {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let count = |name| MetricBuilder::new(metrics).counter(name, partition);
+        GateCounts { late: count(LATE), bad: count(BAD), partly_late: count(PARTLY_LATE) }
+    }
+
+    fn add(&self, verdicts: &[Verdict]) {
+        let of = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|v| wanted(v)).count();
+        self.late.add(of(|v| matches!(v, Verdict::Rejected(Reason::Late))));
+        self.bad.add(of(|v| matches!(v, Verdict::Rejected(Reason::NoTime | Reason::Ahead))));
+        self.partly_late.add(of(|v| matches!(v, Verdict::LateForSome)));
     }
 }
 

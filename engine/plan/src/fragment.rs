@@ -17,10 +17,13 @@ use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
-use watershed_core::scan::{REJECTED_COLUMNS, ScanInput};
+use watershed_core::account::Account;
+use watershed_core::scan::{REJECTED_COLUMNS, ScanFile, ScanInput};
 use watershed_core::{Error, EventTime, Result};
 use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, rejected_fields};
 
+use crate::account;
+use crate::counted::CountedExec;
 use crate::joins;
 use crate::paced::PacedExec;
 use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
@@ -97,7 +100,8 @@ impl Fragment {
                 passed: (0..scan.projection.len()).collect(),
                 time,
                 file: columns.len(),
-                row: columns.len() + 1,
+                partition: columns.len() + 1,
+                row: columns.len() + 2,
                 rejected: Arc::clone(&rejected),
                 kept: (0..width).map(|column| kept.iter().position(|k| *k == column)).collect(),
             };
@@ -137,6 +141,18 @@ impl Fragment {
         self.fill(&template, &mut next).map_err(engine_error)
     }
 
+    /// What became of the rows that a bound fragment read, asked once its streams have ended. An account that does not balance
+    /// is an error: rows were lost or doubled.
+    pub fn account(&self, bound: &Arc<dyn ExecutionPlan>) -> Result<Account> {
+        account::account(bound)
+    }
+
+    /// The files of a hole that partition values do not rule out.
+    pub fn kept(&self, hole: usize, files: Vec<ScanFile>) -> Result<Vec<ScanFile>> {
+        let known = self.0.holes.get(hole).ok_or_else(|| Error::bug(format!("a fragment has no hole {hole}")))?;
+        known.scan.kept(files).map_err(engine_error)
+    }
+
     /// The plan, indented, with its holes.
     pub fn display(&self) -> String {
         DisplayableExecutionPlan::new(self.0.plan.as_ref()).indent(false).to_string()
@@ -170,18 +186,19 @@ impl Fragment {
 
     fn read(&self, hole: &Hole, input: &ScanInput, partitions: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let inspection = input.inspect.as_ref().map(|_| &hole.inspection);
-        let scan = PacedExec::over(hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?);
+        let mut bound = hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?;
+        bound.plan = PacedExec::over(bound.plan);
         let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
-            None => scan,
+            None => bound.plan,
             Some(inspect) => {
                 let limits = GateLimits { inspect: inspect.clone(), windows: self.0.window, from: self.0.from };
-                Arc::new(GateExec::try_new(scan, Arc::clone(&hole.gate), limits)?)
+                Arc::new(GateExec::try_new(bound.plan, Arc::clone(&hole.gate), limits)?)
             }
         };
         if plan.schema().fields() != hole.scan.schema.fields() {
             return internal_err!("{}: a scan has other columns than planned", hole.source);
         }
-        Ok(plan)
+        Ok(Arc::new(CountedExec::new(plan, bound.watched, bound.pruned_files)))
     }
 }
 

@@ -26,6 +26,7 @@
 //! * [`lower`]: the cut at the aggregate.
 //! * [`fragment`]: plans with holes, bound once a step.
 //! * [`scan`]: files into holes; [`paced`]: no faster than the job may read.
+//! * [`watched`]: which row groups were opened; [`counted`], [`account`]: what became of rows.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
 //! * [`coded`]: text that only groups rows, as dictionaries.
 //! * [`checked`]: files whose columns nobody declared; [`accounted`]: what readers hold in memory.
@@ -58,6 +59,12 @@ mod scan;
 
 mod paced;
 
+mod watched;
+
+mod counted;
+
+mod account;
+
 mod stored;
 
 mod relabel;
@@ -80,7 +87,7 @@ pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
 pub use sql::parse::parse;
 pub use sql::statement::{
-    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat, Insert,
-    Kind, Options, Parsed, Statement,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat,
+    Insert, Kind, Options, Parsed, Statement,
 };
 pub use tables::files_table;

@@ -46,7 +46,7 @@ use datafusion::physical_plan::{
 };
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use watershed_core::history::{DeletedRows, Layout};
+use watershed_core::history::{DataFile, DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
 use watershed_operators::coded_text;
 
@@ -54,12 +54,14 @@ use crate::accounted::AccountedReaders;
 use crate::checked::CheckedReaders;
 use crate::coded::{CodedColumns, CodedNames, CodedReaders};
 use crate::stored::{ByFieldId, Stored};
+use crate::watched::{Marks, Watched, WatchedReaders};
 
 /// Enough for the footer of most files: one request instead of two.
 const FOOTER_HINT: usize = 64 << 10;
 
 /// Names that no table has, for what an inspected scan reads besides.
 const FILE_COLUMN: &str = "__watershed_file";
+const PARTITION_COLUMN: &str = "__watershed_partition";
 const ROW_COLUMN: &str = "__watershed_row";
 
 /// The columns of a table: those in its files, then those of its partitions.
@@ -74,8 +76,10 @@ pub(crate) struct Scan {
     location: String,
     store: ObjectStoreUrl,
     table: TableSchema,
-    /// The same with the file's path and the row's number.
+    /// The same with the file's path, its partition, and the row's number.
     inspected: TableSchema,
+    /// The partition columns' names.
+    partitions: Vec<String>,
     options: TableParquetOptions,
     /// Indices in the table's schema.
     pub(crate) projection: Vec<usize>,
@@ -93,7 +97,15 @@ pub(crate) struct Scan {
     partition_predicate: Option<(Arc<dyn PhysicalExpr>, SchemaRef)>,
 }
 
-/// What an inspected scan yields: columns of the table by index, then file and row.
+/// A scan of files, and what tells which of them it opens.
+pub(crate) struct Bound {
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) watched: Arc<Watched>,
+    /// Files that partition values ruled out.
+    pub(crate) pruned_files: u64,
+}
+
+/// What an inspected scan yields: columns of the table by index, then file, partition and row.
 #[derive(Clone, Debug)]
 pub(crate) struct Inspection {
     pub(crate) columns: Vec<usize>,
@@ -109,7 +121,7 @@ impl Scan {
         let stored = Stored::of(layout)?;
         let (table, inspected) = tables(&stored.file_schema, &stored.partition_columns);
         let mut outputs = stored.outputs();
-        for name in [FILE_COLUMN, ROW_COLUMN] {
+        for name in [FILE_COLUMN, PARTITION_COLUMN, ROW_COLUMN] {
             outputs.push(ProjectionExpr::new(Arc::new(Column::new(name, outputs.len())), name));
         }
         let schema = &table_schema(layout);
@@ -129,6 +141,7 @@ impl Scan {
         options.global.coerce_int96 = Some("us".to_string());
         Ok(Scan {
             location: layout.location.clone(),
+            partitions: layout.partition_columns.iter().map(|f| f.name().clone()).collect(),
             store: ObjectStoreUrl::parse(&layout.store)?,
             options,
             schema: Arc::new(schema.project(&projection)?),
@@ -177,7 +190,7 @@ impl Scan {
         inspection: Option<&Inspection>,
         partitions: usize,
         runtime: &RuntimeEnv,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> Result<Bound> {
         let mut bound: Vec<PartitionedFile> = Vec::with_capacity(files.len());
         let mut marked: Option<(&Arc<DeletedRows>, FileExtensions)> = None;
         for scan in files {
@@ -190,7 +203,10 @@ impl Scan {
             }
             bound.push(file);
         }
+        let paths = |bound: &[PartitionedFile]| bound.iter().map(|f| f.path().clone()).collect::<BTreeSet<_>>().len();
+        let before = paths(&bound);
         self.prune(&mut bound)?;
+        let pruned_files = (before - paths(&bound)) as u64;
         let partitions = partitions.max(1);
         let mut groups = vec![];
         for n in (1..=partitions).rev() {
@@ -202,7 +218,7 @@ impl Scan {
             None => (self.table.clone(), self.projection.iter().map(output).collect()),
             Some(inspection) => {
                 let width = self.table.table_schema().fields().len();
-                let extra = [width, width + 1];
+                let extra = [width, width + 1, width + 2];
                 (self.inspected.clone(), inspection.columns.iter().chain(&extra).map(output).collect())
             }
         };
@@ -219,7 +235,9 @@ impl Scan {
             adapter = Some(Arc::new(CodedColumns { inner: adapter }));
         }
         let pool = Arc::clone(&runtime.memory_pool);
-        let readers = Arc::new(AccountedReaders { inner: readers, pool });
+        readers = Arc::new(AccountedReaders { inner: readers, pool });
+        let watched = Arc::new(Watched::default());
+        readers = Arc::new(WatchedReaders { inner: readers, watched: Arc::clone(&watched) });
         // A source of its own for each step: it carries metrics.
         let mut source = ParquetSource::new(table)
             .with_table_parquet_options(self.options.clone())
@@ -234,7 +252,7 @@ impl Scan {
             .with_file_groups(groups)
             .with_expr_adapter(adapter)
             .build();
-        Ok(DataSourceExec::from_data_source(config))
+        Ok(Bound { plan: DataSourceExec::from_data_source(config), watched, pruned_files })
     }
 
     fn file(&self, scan: &ScanFile, with_path: bool) -> Result<PartitionedFile> {
@@ -258,6 +276,7 @@ impl Scan {
         }
         if with_path {
             values.push(ScalarValue::Utf8(Some(file.path.clone())));
+            values.push(ScalarValue::Utf8(self.partition_of(file)));
         }
         let bound = PartitionedFile::new_from_meta(meta).with_partition_values(values);
         Ok(match scan.range {
@@ -267,6 +286,22 @@ impl Scan {
             }
             None => bound,
         })
+    }
+
+    /// The file's partition as people write it; `None` in a table without partitions.
+    fn partition_of(&self, file: &DataFile) -> Option<String> {
+        let value =
+            |(name, value): (&String, &Option<String>)| format!("{name}={}", value.as_deref().unwrap_or("NULL"));
+        let values: Vec<String> = self.partitions.iter().zip(&file.values).map(value).collect();
+        (!values.is_empty()).then(|| values.join("/"))
+    }
+
+    /// The files that partition values do not rule out.
+    pub(crate) fn kept(&self, files: Vec<ScanFile>) -> Result<Vec<ScanFile>> {
+        let mut bound = files.iter().map(|scan| self.file(scan, false)).collect::<Result<Vec<_>>>()?;
+        self.prune(&mut bound)?;
+        let paths: BTreeSet<String> = bound.iter().map(|f| f.path().to_string()).collect();
+        Ok(files.into_iter().filter(|scan| paths.contains(scan.file.path.trim_start_matches('/'))).collect())
     }
 
     /// Drops files that partition values alone rule out.
@@ -290,19 +325,20 @@ impl Scan {
     }
 }
 
-/// A table as it is read, without and with the file's path and the row's number.
+/// A table as it is read, without and with the file's path, its partition and the row's number.
 fn tables(file_schema: &SchemaRef, partition_columns: &[FieldRef]) -> (TableSchema, TableSchema) {
     let row = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
     let file = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
-    let table = |more: Option<FieldRef>| {
-        let partitions: Vec<FieldRef> = partition_columns.iter().cloned().chain(more).collect();
+    let partition = Arc::new(Field::new(PARTITION_COLUMN, DataType::Utf8, true));
+    let table = |more: &[FieldRef]| {
+        let partitions: Vec<FieldRef> = partition_columns.iter().chain(more).cloned().collect();
         TableSchema::builder(Arc::clone(file_schema)).with_table_partition_cols(partitions)
     };
-    (table(None).build(), table(Some(file)).with_virtual_columns(vec![Arc::new(row)]).build())
+    (table(&[]).build(), table(&[file, partition]).with_virtual_columns(vec![Arc::new(row)]).build())
 }
 
 /// What makes the reader pass over deleted rows. It checks that the file has as many rows as the marks speak of.
-fn undeleted(deleted: &DeletedRows) -> FileExtensions {
+fn undeleted(deleted: &Arc<DeletedRows>) -> FileExtensions {
     let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
     let mut selectors = Vec::with_capacity(2 * deleted.runs.len() + 1);
     let mut at = 0;
@@ -314,6 +350,7 @@ fn undeleted(deleted: &DeletedRows) -> FileExtensions {
     selectors.push(RowSelector::select(count(deleted.rows - at)));
     let mut extensions = FileExtensions::default();
     extensions.insert(ParquetRowSelection::new(RowSelection::from(selectors)));
+    extensions.insert(Marks(Arc::clone(deleted)));
     extensions
 }
 

@@ -238,6 +238,15 @@ impl Planner {
         Ok(DataFrame::new(state, plan))
     }
 
+    /// The same, with `now()` as a view that was made at that time has it.
+    pub async fn batch_as_of(&self, query: &ast::Query, made: EventTime) -> Result<DataFrame> {
+        let at = place(query);
+        let (query, _) = self.rewrite(query.clone(), &self.tables, Mode::Copies)?;
+        let state = as_of(self.batch.state(), made);
+        let plan = logical(&state, query, at).await?;
+        Ok(DataFrame::new(state, plan))
+    }
+
     /// What plans of this planner are run with.
     pub fn task_context(&self) -> Arc<TaskContext> {
         self.streaming.task_ctx()

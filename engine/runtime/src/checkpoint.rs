@@ -4,7 +4,7 @@
 //! loser never overwrites the winner's. **Unknown is not failed**: whatever a put answers, what counts is what a read then
 //! finds (`core::epoch::after_put`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Deserialize;
 use uuid::Uuid;
-use watershed_core::epoch::{AfterPut, FORMAT, Manifest, ReadBack, after_put};
+use watershed_core::epoch::{AfterPut, FORMAT, Manifest, Position, ReadBack, after_put};
 use watershed_core::history::{Snapshot, Version};
 use watershed_core::{Error, Result};
 
@@ -189,6 +189,21 @@ impl Checkpoints {
         let path = self.state_path(name);
         let missing = || Error::stopped(format!("{path}, the listing that job {} stands at, is missing", self.job));
         self.get(&path).await?.ok_or_else(missing).map(Some)
+    }
+
+    /// The same job in another store, with nothing in it but what was kept for these positions.
+    pub(crate) async fn aside(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        positions: &BTreeMap<String, Position>,
+    ) -> Result<Checkpoints> {
+        let aside = Checkpoints { store, root: self.root.clone(), job: self.job.clone() };
+        for name in positions.values().filter_map(|p| p.keepsake.as_deref()) {
+            if let Some(kept) = self.keepsake(Some(name)).await? {
+                aside.put(&aside.state_path(name), kept).await?;
+            }
+        }
+        Ok(aside)
     }
 
     /// Removes manifests and state files that no kept manifest needs. What fails is tried again next time.

@@ -72,6 +72,11 @@ impl Running {
     }
 }
 
+/// Bytes that the scans of a plan fetched; asked once its streams have ended.
+pub fn scanned_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    Running::scanned(plan).1
+}
+
 /// Runs every output partition of a plan in a task of its own.
 pub(crate) fn streams(
     plan: &Arc<dyn ExecutionPlan>,

@@ -15,6 +15,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use uuid::Uuid;
 use watershed_core::Result;
+use watershed_core::account::Account;
 use watershed_core::clock::Clock;
 use watershed_core::history::{History, Version};
 use watershed_core::operator::Operator;
@@ -88,6 +89,9 @@ pub struct Stage {
 pub trait Fragment: Send + Sync {
     /// Fills the holes for one step. The plan has [`Graph::parallelism`] output partitions and runs once.
     fn bind(&self, inputs: &[ScanInput]) -> Result<Arc<dyn ExecutionPlan>>;
+
+    /// What became of the rows that a bound plan read, asked once its streams have ended; an error if it does not balance.
+    fn account(&self, bound: &Arc<dyn ExecutionPlan>) -> Result<Account>;
 }
 
 /// A plan made once per job, over what an operator emits: filters on aggregates, expressions, the result's columns; or

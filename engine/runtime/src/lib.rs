@@ -15,6 +15,8 @@
 //!
 //! * [`job`]: what a run is given.
 //! * [`sources`]: pinned histories, and the steps over them.
+//! * [`read`]: which files a position says have been read.
+//! * [`preview`]: the steps that a run would do.
 //! * [`fragment`]: a step's files, bound and running.
 //! * [`shard`]: one shard's part of a step.
 //! * [`rejects`]: rows that were not used, kept until the step's end.
@@ -23,6 +25,7 @@
 //! * [`recover`]: from the newest manifest back to a running job.
 //! * [`run`]: the loop.
 //! * [`stop`], [`control`], [`pace`]: how it ends early, what it is told from outside, and how fast it reads.
+//! * [`record`]: what a job's last runner says of itself.
 //! * [`progress`]: what a run tells while it goes.
 //!
 //! **Invariant:** results depend on nothing here but the order of steps: not on parallelism, batch sizes, epochs or restarts.
@@ -30,6 +33,10 @@
 pub mod job;
 
 pub(crate) mod sources;
+
+pub mod read;
+
+pub mod preview;
 
 pub(crate) mod fragment;
 
@@ -51,10 +58,16 @@ pub mod control;
 
 pub(crate) mod pace;
 
+pub mod record;
+
 pub mod progress;
 
+pub use fragment::scanned_bytes;
 pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage};
+pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
+pub use read::read_so_far;
+pub use record::{RunRecord, RunState, last_run};
 pub use run::run;
 pub use stop::Stop;
 

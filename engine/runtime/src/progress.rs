@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use watershed_core::EventTime;
+use watershed_core::account::Account;
 use watershed_core::epoch::Counts;
 use watershed_core::operator::StateSize;
+use watershed_core::time::Span;
 
 /// Told after each step and each commit; must return at once.
 pub trait Progress: Send + Sync {
@@ -29,13 +31,50 @@ pub struct ProgressUpdate {
     pub written: u64,
     pub late: u64,
     pub bad: u64,
+    /// What became of each row.
+    pub account: Account,
     pub watermark: Option<EventTime>,
     /// The last epoch whose manifest was written.
     pub epoch: u64,
     pub state: StateSize,
+    /// How far the facts reach that the run may read; lag is what the watermark has still to go to it.
+    pub newest: Option<EventTime>,
+    /// Epochs of this run that put rows into a table.
+    pub commits: u64,
+    /// Bytes accounted for in the memory pool of all jobs, and its size.
+    pub memory_used: u64,
+    pub memory_limit: Option<u64>,
 }
 
 impl ProgressUpdate {
+    /// Of a run that has done nothing.
+    pub fn nothing_yet() -> Self {
+        ProgressUpdate {
+            elapsed: Duration::ZERO,
+            slices: 0,
+            rows: 0,
+            bytes: 0,
+            bytes_total: 0,
+            written: 0,
+            late: 0,
+            bad: 0,
+            account: Account::default(),
+            watermark: None,
+            epoch: 0,
+            state: StateSize::default(),
+            newest: None,
+            commits: 0,
+            memory_used: 0,
+            memory_limit: None,
+        }
+    }
+
+    /// Event time that the watermark has still to go, in microseconds; never below zero.
+    pub fn lag(&self) -> Option<Span> {
+        let newest = self.newest?;
+        self.watermark.map(|w| Span(newest.0.saturating_sub(w.0).max(0)))
+    }
+
     /// Time to the end at the pace so far; `None` before there is one.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.bytes_total.checked_sub(self.bytes)?;
@@ -62,6 +101,8 @@ pub struct Summary {
     pub watermark: Option<EventTime>,
     pub epoch: u64,
     pub elapsed: Duration,
+    /// The most state that this run held at once.
+    pub peak: StateSize,
 }
 
 impl Summary {
@@ -78,6 +119,7 @@ impl Summary {
             watermark: None,
             epoch: 0,
             elapsed: Duration::ZERO,
+            peak: StateSize::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::{Operator, StateSize};
@@ -24,11 +25,12 @@ use watershed_core::sink::EpochWriter;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
-use crate::culprit;
 use crate::control::{Asked, Order, Reins};
+use crate::culprit;
 use crate::fragment::{self, Running};
 use crate::job::{Context, Job, Stage};
 use crate::progress::{ProgressUpdate, Summary};
+use crate::record::{Recorder, RunState};
 use crate::recover::{self, Held, Replay};
 use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
@@ -45,6 +47,19 @@ const CLEAN_EVERY: u64 = 8;
 
 /// Runs a job as far as its histories and its goal go. Safe to call again after any failure, and to drop at any moment.
 pub async fn run(job: Job, context: &Context) -> Result<Summary> {
+    let (name, home) = (job.name.clone(), Arc::clone(&context.home));
+    let recorder = Recorder::begin(home, &context.home_path, &name, job.incarnation, Arc::clone(&context.clock)).await;
+    let ended = run_recorded(job, context).await;
+    let state = |summary: &Summary| if summary.stopped { RunState::Stopped } else { RunState::Idle };
+    recorder.end(ended.as_ref().map(state)).await;
+    match &ended {
+        Ok(summary) => tracing::info!(job = name, epoch = summary.epoch, "the run has ended: {:?}", summary.run),
+        Err(e) => tracing::error!(job = name, "the run failed: {e}"),
+    }
+    ended
+}
+
+async fn run_recorded(job: Job, context: &Context) -> Result<Summary> {
     let own = Stop::default();
     let asked = Asked { all: &context.stop, own: &own };
     let nothing = Summary::nothing(&job.name);
@@ -132,8 +147,11 @@ async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) 
         steps_in_epoch: 0,
         epoch_began: context.clock.elapsed(),
         began,
+        commits: 0,
+        peak: StateSize::default(),
         bytes_done: 0,
         bytes_total: sources.bytes_left(),
+        newest: sources.known_until(),
         join: sources.join(),
         job: Arc::new(job),
         checkpoints,
@@ -185,6 +203,12 @@ struct Runner {
     /// Bytes of the files of finished steps, and of all that this run will read.
     bytes_done: u64,
     bytes_total: u64,
+    /// How far the sources' facts reach that this run may read.
+    newest: Option<EventTime>,
+    /// Epochs of this run that had rows to commit.
+    commits: u64,
+    /// The most that was held at once, just before windows were closed.
+    peak: StateSize,
     join: u64,
     /// What the newest manifest holds.
     kept: rest::Kept,
@@ -240,9 +264,18 @@ impl Runner {
             let (rows, bytes) = Running::scanned(&plan);
             self.run.rows += rows;
             self.run.bytes += bytes;
+            self.run.account += self.job.graph.fragment.account(&plan)?;
             self.reject(rejects.drain()).await?;
             self.account(&step);
             self.replayed(&step)?;
+            tracing::debug!(
+                job = self.job.name,
+                epoch = self.epoch + 1,
+                watermark = %self.watermark,
+                files = step.reads.iter().map(Vec::len).sum::<usize>(),
+                rows,
+                "step"
+            );
             if self.replay.is_none() && self.epoch_is_due() {
                 self.end_epoch(false).await?;
             }
@@ -288,6 +321,7 @@ impl Runner {
     /// Brings a step, whose first stage is under way, through all stages.
     async fn stages(&mut self, mut work: Work, advance: Advance) -> Result<()> {
         let mut last_end = None;
+        let mut held = StateSize::default();
         for stage in 0.. {
             let mut emitted = vec![];
             for shard in work {
@@ -295,6 +329,9 @@ impl Runner {
                 self.shards.push(shard);
                 self.run.written += report.written;
                 last_end = last_end.max(report.last_end);
+                held.windows = held.windows.max(report.held.windows);
+                held.groups += report.held.groups;
+                held.bytes += report.held.bytes;
                 emitted.push(report.emitted);
             }
             if stage + 1 >= self.job.graph.stages.len() {
@@ -303,6 +340,9 @@ impl Runner {
             let between = self.job.graph.stages[stage].finish.bind(emitted)?;
             work = self.dispatch(stage + 1, fragment::streams(&between, &self.context.tasks)?, advance);
         }
+        self.peak.windows = self.peak.windows.max(held.windows);
+        self.peak.groups = self.peak.groups.max(held.groups);
+        self.peak.bytes = self.peak.bytes.max(held.bytes);
         // "The end" is no time: what is recorded is the end of the last window that it closed.
         self.watermark = match advance.watermark {
             EventTime::MAX => self.watermark.max(last_end.unwrap_or(self.watermark)),
@@ -384,9 +424,17 @@ impl Runner {
             written: self.run.written,
             late: self.run.late,
             bad: self.run.bad,
+            account: self.run.account,
             watermark: known(self.watermark),
             epoch: self.epoch,
             state,
+            newest: self.newest,
+            commits: self.commits,
+            memory_used: self.context.tasks.memory_pool().reserved() as u64,
+            memory_limit: match self.context.tasks.memory_pool().memory_limit() {
+                MemoryLimit::Finite(bytes) => Some(bytes as u64),
+                _ => None,
+            },
         };
         self.context.progress.update(&self.job.name, &update);
     }
@@ -399,27 +447,17 @@ impl Runner {
             paused: None,
             given_up: None,
             run: self.run,
-            total: sum(self.before, self.run),
+            total: self.before + self.run,
             watermark: known(self.watermark),
             epoch: self.epoch,
             elapsed: self.context.clock.elapsed().saturating_sub(self.began),
+            peak: self.peak,
         }
     }
 }
 
 fn known(watermark: EventTime) -> Option<EventTime> {
     (watermark != EventTime::MIN).then_some(watermark)
-}
-
-fn sum(a: Counts, b: Counts) -> Counts {
-    Counts {
-        rows: a.rows + b.rows,
-        bytes: a.bytes + b.bytes,
-        late: a.late + b.late,
-        bad: a.bad + b.bad,
-        written: a.written + b.written,
-        slices: a.slices + b.slices,
-    }
 }
 
 /// A task's panic fails its job, visibly.

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use futures::StreamExt;
 use watershed_core::change::ChangeBatch;
-use watershed_core::operator::Operator;
+use watershed_core::operator::{Operator, StateSize};
 use watershed_core::sink::EpochWriter;
 use watershed_core::{Error, EventTime, Result};
 
@@ -31,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) written: u64,
     /// The end of the last window that was open before the watermark came.
     pub(crate) last_end: Option<EventTime>,
+    /// What was held just before it.
+    pub(crate) held: StateSize,
     /// What became final, for the next stage.
     pub(crate) emitted: Vec<RecordBatch>,
 }
@@ -66,6 +68,7 @@ impl Shard {
         }
         drop(rows);
         report.last_end = operator.last_end();
+        report.held = operator.size();
         let mut next = Some(operator.advance(advance.before, advance.watermark)?);
         while let Some(emitted) = next {
             let emitted: Vec<RecordBatch> = emitted.into_iter().map(|c| c.rows).collect();

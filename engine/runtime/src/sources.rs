@@ -161,6 +161,16 @@ impl Sources {
         total
     }
 
+    /// The end of the last partition that this run may read, over all sources.
+    pub(crate) fn known_until(&self) -> Option<EventTime> {
+        let last = |p: &Pinned| {
+            let whole = self.rules.to_the_end || p.input.bounded;
+            let readable = if whole { p.snapshot.partitions.len() } else { p.closed };
+            p.snapshot.partitions[..readable].last().map(|p| p.interval.end)
+        };
+        self.inputs.iter().filter_map(last).max()
+    }
+
     /// Decides the next step; `None` when the run has come as far as it may.
     pub(crate) async fn next(&mut self) -> Result<Option<Step>> {
         if self.ended || self.rules.to.is_some_and(|to| self.watermark >= to) {
@@ -314,7 +324,7 @@ async fn refine(input: &Input, snapshot: &mut Snapshot, at: usize) -> Result<usi
 }
 
 /// Replaces those files by their pieces that a position's boundary may cut.
-async fn by_pieces(input: &Input, snapshot: &mut Snapshot, position: &Position) -> Result<()> {
+pub(crate) async fn by_pieces(input: &Input, snapshot: &mut Snapshot, position: &Position) -> Result<()> {
     let by_statistics = snapshot.by_statistics;
     for files in cut::straddling(snapshot, position) {
         let cut = std::mem::take(files);
@@ -342,7 +352,7 @@ async fn cut_at(
 }
 
 /// Pins the very version that a position was taken at.
-async fn pin_at(input: &Input, position: &Position, checkpoints: &Checkpoints) -> Result<Snapshot> {
+pub(crate) async fn pin_at(input: &Input, position: &Position, checkpoints: &Checkpoints) -> Result<Snapshot> {
     let Some(version) = &position.version else { return input.history.pin(None).await };
     let keepsake = checkpoints.keepsake(position.keepsake.as_deref()).await?;
     input.history.pin(Some((version, keepsake.as_deref()))).await

@@ -27,6 +27,8 @@ mod signals;
 
 mod show;
 
+mod verify;
+
 mod output;
 
 mod progress;
@@ -43,6 +45,7 @@ Examples:
 
 Exit codes:
   0   done, also when there was nothing new
+  1   verify found that the view differs
   2   the SQL, a setting, a path or a file's content is at fault; the message says which
   3   storage could not be reached, read or written
   4   stopped, because going on could lose or double facts
@@ -93,9 +96,20 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "WATERSHED_LOG", default_value = "warn", value_name = "FILTER")]
     log: String,
 
+    /// How logs are written
+    #[arg(long, global = true, env = "WATERSHED_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+
     /// An option of the object store, such as endpoint=http://localhost:9000 (more than once)
     #[arg(long = "store-option", global = true, value_name = "NAME=VALUE", value_parser = flags::pair)]
     store_options: Vec<(String, String)>,
+}
+
+/// Text for people, or one JSON object a line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 impl Global {
@@ -140,13 +154,15 @@ enum Command {
     Tables(show::Tables),
     /// Show the columns of a source, view or table
     Describe(show::Describe),
+    /// Compute a view again as a batch query, and show where its table differs
+    Verify(verify::Verify),
 }
 
 /// Reads the arguments, runs the command, and turns its end into an exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e}");
             ExitCode::from(e.exit_code())
@@ -154,16 +170,21 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> Result<()> {
+fn start(cli: Cli) -> Result<ExitCode> {
     let filter = EnvFilter::try_new(&cli.global.log)
         .map_err(|e| Error::input(format!("--log {}: {e}; give a level (info) or module=level", cli.global.log)))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.global.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::Resources(format!("could not start worker threads: {e}")))?;
     let ended = runtime.block_on(async {
         match cli.command {
+            Command::Verify(command) => return command.run(&cli.global).await,
             Command::Run(command) => command.run(&cli.global).await,
             Command::Plan(command) => command.run(&cli.global).await,
             Command::Query(command) => command.run(&cli.global).await,
@@ -176,6 +197,7 @@ fn start(cli: Cli) -> Result<()> {
             Command::Tables(command) => command.run(&cli.global).await,
             Command::Describe(command) => command.run(&cli.global).await,
         }
+        .map(|()| ExitCode::SUCCESS)
     });
     // What was given up may still be busy; nothing waits for it.
     runtime.shutdown_background();

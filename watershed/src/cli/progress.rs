@@ -12,6 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use watershed::runtime::{Progress, ProgressUpdate, Summary};
 use watershed_core::EventTime;
+use watershed_core::account::Account;
 
 /// Between two lines of one job.
 const EVERY: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ impl Shown {
                     "watermark": summary.watermark.map(|w| w.to_string()),
                     "epoch": summary.epoch,
                     "elapsed_ms": millis(summary.elapsed),
+                    "peak": summary.peak,
                 }));
                 return;
             }
@@ -157,6 +159,7 @@ impl Progress for Json {
             "bad": update.bad,
             "watermark": update.watermark.map(|w| w.to_string()),
             "epoch": update.epoch,
+            "account": update.account,
             "state": {
                 "windows": update.state.windows,
                 "groups": update.state.groups,
@@ -221,18 +224,43 @@ fn summary_line(summary: &Summary) -> String {
         (0, 0) => String::new(),
         (late, bad) => format!(", kept aside {} late and {} bad rows", count(late), count(bad)),
     };
+    let account = &run.account;
     let seconds = summary.elapsed.as_secs_f64().max(0.001);
     format!(
-        "{}: {} rows in {} slices read in {} ({} rows/s), {} rows written{aside}, epoch {}{watermark}{}",
+        "{}: {} rows in {} slices read in {} ({} rows/s), {} used, {} filtered, {} rows written{aside}{}, epoch {}{watermark}{}",
         summary.job,
-        count(run.rows),
+        count(account.opened),
         run.slices,
         time(summary.elapsed),
-        count((run.rows as f64 / seconds) as u64),
+        count((account.opened as f64 / seconds) as u64),
+        count(account.used),
+        count(account.filtered),
         count(run.written),
+        passed_over(account),
         summary.epoch,
         if summary.stopped { "; stopped, run again to go on" } else { "" }
     )
+}
+
+/// What was not read, and why.
+fn passed_over(account: &Account) -> String {
+    let mut text = String::new();
+    if account.partly_late > 0 {
+        text += &format!(" ({} of the late ones used in other windows)", count(account.partly_late));
+    }
+    if account.deleted > 0 {
+        text += &format!(", {} deleted rows passed over", count(account.deleted));
+    }
+    if account.pruned_row_groups + account.pruned_files > 0 {
+        let (files, groups, rows) = (account.pruned_files, account.pruned_row_groups, account.pruned_rows);
+        text += &format!(
+            ", ruled out unread: {} files and {} row groups of {} rows",
+            count(files),
+            count(groups),
+            count(rows)
+        );
+    }
+    text
 }
 
 /// `1,234,567`

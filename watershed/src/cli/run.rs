@@ -1,8 +1,13 @@
 //! `watershed run FILE.sql`
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
 use clap::Args;
+use tokio::task::JoinHandle;
 use watershed::runtime::Stop;
-use watershed::{Outcome, RunOptions};
+use watershed::{Metrics, Outcome, RunOptions};
 use watershed_core::Result;
 
 use super::Global;
@@ -10,6 +15,9 @@ use super::flags::{SettingFlags, pair, read_text};
 use super::output::{Format, Output};
 use super::progress::Shown;
 use super::signals::stop_on_signals;
+
+/// Between two writes of the metrics.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Run {
@@ -32,6 +40,10 @@ pub(crate) struct Run {
     #[arg(long)]
     json: bool,
 
+    /// Keeps this file up to date with metrics in Prometheus' text form, for node_exporter's textfile collector
+    #[arg(long, value_name = "PATH")]
+    metrics_file: Option<PathBuf>,
+
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -43,10 +55,44 @@ impl Run {
         let shown = Shown::new(self.json);
         let stop = Stop::default();
         stop_on_signals(stop.clone())?;
-        let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress: shown.progress(), stop };
-        let mut seen = |outcome: Outcome| show(outcome, &shown, self.json);
-        engine.execute_with(&text, &options, &mut seen).await
+        let metrics = Arc::new(Metrics::before(shown.progress()));
+        let written = self.metrics_file.map(|path| kept_up(Arc::clone(&metrics), path)).transpose()?;
+        let progress = Arc::clone(&metrics) as _;
+        let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress, stop };
+        let mut seen = |outcome: Outcome| {
+            if let Outcome::Job(summary) = &outcome {
+                metrics.ended(summary);
+            }
+            show(outcome, &shown, self.json)
+        };
+        let ended = engine.execute_with(&text, &options, &mut seen).await;
+        metrics.all_ended();
+        if let Some((writer, path)) = written {
+            writer.abort();
+            // What became of the jobs matters more than what became of this file.
+            match metrics.write(&path) {
+                Err(e) if ended.is_ok() => return Err(e),
+                Err(e) => tracing::error!("{e}"),
+                Ok(()) => {}
+            }
+        }
+        ended
     }
+}
+
+/// Writes the metrics now, so that a path that cannot be written is told at once, and then every few seconds.
+fn kept_up(metrics: Arc<Metrics>, path: PathBuf) -> Result<(JoinHandle<()>, PathBuf)> {
+    metrics.write(&path)?;
+    let file = path.clone();
+    let writer = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(METRICS_EVERY).await;
+            if let Err(e) = metrics.write(&file) {
+                tracing::warn!("{e}");
+            }
+        }
+    });
+    Ok((writer, path))
 }
 
 fn show(outcome: Outcome, shown: &Shown, json: bool) -> Result<()> {

@@ -1,11 +1,16 @@
 //! `watershed jobs`, `watershed tables`, `watershed describe NAME`: small tables for people, or JSON lines for programs.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::{Value, json};
-use watershed_core::Result;
+use watershed::JobInfo;
+use watershed_core::epoch::Position;
+use watershed_core::{EventTime, Result};
 
 use super::Global;
-use super::progress::{bytes, count, print_line};
+use super::progress::{bytes, count, print_line, time};
 
 #[derive(Args)]
 pub(crate) struct Jobs {
@@ -41,8 +46,25 @@ impl Jobs {
                     "kind": job.kind,
                     "location": job.location,
                     "created": job.created.to_string(),
+                    "state": job.state,
                     "epoch": job.checkpoint.as_ref().map(|c| c.epoch),
-                    "watermark": job.checkpoint.as_ref().map(|c| c.watermark.to_string()),
+                    "watermark": watermark(job).map(|w| w.to_string()),
+                    "lag_ms": job.lag().map(|lag| lag / 1000),
+                    "left": job.left.map(|left| json!({
+                        "files": left.files,
+                        "bytes": left.bytes,
+                        "closed_files": left.closed_files,
+                        "closed_bytes": left.closed_bytes,
+                        "closed_until": left.closed_until.map(|t| t.to_string()),
+                        "newest": left.newest.map(|t| t.to_string()),
+                    })),
+                    "positions": job.checkpoint.as_ref().map(|c| positions(&c.positions)),
+                    "last_commit": job.last_commit.map(|t| t.to_string()),
+                    "last_run": job.run.as_ref().map(|run| json!({
+                        "state": run.state,
+                        "began": run.began.to_string(),
+                        "heard": run.heard.to_string(),
+                    })),
                     "counts": job.checkpoint.as_ref().map(|c| c.counts),
                     "ended": job.checkpoint.as_ref().is_some_and(|c| c.ended),
                     "trouble": job.trouble,
@@ -51,27 +73,57 @@ impl Jobs {
                 })
             }));
         }
+        let dash = || "-".to_string();
         let rows = jobs.iter().map(|job| {
-            let (epoch, watermark, read, written, state) = match (&job.checkpoint, &job.trouble) {
-                (Some(c), _) => (
-                    c.epoch.to_string(),
-                    c.watermark.to_string(),
-                    count(c.counts.rows),
-                    count(c.counts.written),
-                    match c.ended {
-                        true => "ended".to_string(),
-                        false if job.control.paused.is_some() => "paused".to_string(),
-                        false => "open".to_string(),
-                    },
-                ),
-                (None, Some(why)) => ("?".into(), "?".into(), "?".into(), "?".into(), why.clone()),
-                (None, None) => ("-".into(), "-".into(), "0".into(), "0".into(), "not run yet".to_string()),
-            };
-            vec![job.name.clone(), epoch, watermark, read, written, state, job.location.clone()]
+            let counts = job.checkpoint.as_ref().map(|c| c.counts).unwrap_or_default();
+            let left = job.left.map(|l| format!("{} files, {}", count(l.closed_files), bytes(l.closed_bytes)));
+            vec![
+                job.name.clone(),
+                serde_json::to_value(job.state).ok().and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default(),
+                watermark(job).map_or_else(dash, |w| w.to_string()),
+                job.lag().map_or_else(dash, |lag| time(Duration::from_micros(lag.unsigned_abs()))),
+                left.unwrap_or_else(dash),
+                count(counts.account.opened.max(counts.rows)),
+                count(counts.written),
+                count(counts.late + counts.bad),
+                job.last_commit.map_or_else(dash, |t| t.to_string()),
+                job.location.clone(),
+            ]
         });
-        print_table(&["JOB", "EPOCH", "WATERMARK", "ROWS READ", "ROWS WRITTEN", "STATE", "TABLE"], rows.collect());
+        let titles = [
+            "JOB",
+            "STATE",
+            "WATERMARK",
+            "LAG",
+            "LEFT",
+            "ROWS READ",
+            "ROWS WRITTEN",
+            "LATE OR BAD",
+            "LAST COMMIT",
+            "TABLE",
+        ];
+        print_table(&titles, rows.collect());
+        for job in &jobs {
+            if let Some(trouble) = &job.trouble {
+                print_line(&format!("{}: {trouble}", job.name));
+            }
+        }
         Ok(())
     }
+}
+
+fn watermark(job: &JobInfo) -> Option<EventTime> {
+    job.checkpoint.as_ref().map(|c| c.watermark).filter(|w| *w != EventTime::MIN)
+}
+
+/// Where each source stands, and each table that is joined.
+fn positions(positions: &BTreeMap<String, Position>) -> Value {
+    let position = |(name, position): (&String, &Position)| {
+        let boundary = (position.boundary != EventTime::MIN).then(|| position.boundary.to_string());
+        let value = json!({ "version": position.version, "boundary": boundary, "pending": position.pending.len() });
+        (name.clone(), value)
+    };
+    Value::Object(positions.iter().map(position).collect())
 }
 
 impl Tables {

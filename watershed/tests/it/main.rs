@@ -10,6 +10,8 @@ mod control;
 
 mod engine;
 
+mod estimates;
+
 mod external;
 mod faults;
 
@@ -22,5 +24,7 @@ mod oracle;
 mod readers;
 
 mod spark;
+
+mod trust;
 
 mod workspace;

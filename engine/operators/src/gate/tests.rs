@@ -27,6 +27,7 @@ fn scan_batch(times: ArrayRef) -> RecordBatch {
         ("v", Arc::new(Int64Array::from_iter_values(0..n)) as ArrayRef),
         ("ts", times),
         ("__file", Arc::new(StringArray::from_iter_values((0..n).map(|_| "a.parquet")))),
+        ("__partition", Arc::new(StringArray::from_iter_values((0..n).map(|_| "day=1")))),
         ("__row", Arc::new(Int64Array::from_iter_values(100..100 + n))),
     ])
     .unwrap()
@@ -45,7 +46,8 @@ async fn run(times: ArrayRef, limits: impl Fn(&mut GateLimits)) -> (Vec<i64>, Ve
         passed: vec![0, 1],
         time: 1,
         file: 2,
-        row: 3,
+        partition: 3,
+        row: 4,
         rejected: Arc::new(Schema::new(rejected)),
         kept: vec![None, Some(0)],
     };
@@ -79,12 +81,12 @@ async fn rows_pass_or_are_listed_with_their_reason() {
     let late = rejected[2].1.project(&shown).unwrap();
     let printed = arrow::util::pretty::pretty_format_batches(&[late]).unwrap().to_string();
     let expected = "\
-+---------+-----------+------+-----------------------------+-----------------------------+---------+-------+---+
-| _source | _file     | _row | _event_time                 | _watermark                  | _reason | other | v |
-+---------+-----------+------+-----------------------------+-----------------------------+---------+-------+---+
-| s       | a.parquet | 100  | 1970-01-01T00:00:00.000039Z | 1970-01-01T00:00:00.000050Z | late    |       | 0 |
-| s       | a.parquet | 105  | 1969-12-31T23:59:59.999999Z | 1970-01-01T00:00:00.000050Z | late    |       | 5 |
-+---------+-----------+------+-----------------------------+-----------------------------+---------+-------+---+";
++---------+-----------+------+-----------------------------+-----------------------------+---------+------------+-------+---+
+| _source | _file     | _row | _event_time                 | _watermark                  | _reason | _partition | other | v |
++---------+-----------+------+-----------------------------+-----------------------------+---------+------------+-------+---+
+| s       | a.parquet | 100  | 1970-01-01T00:00:00.000039Z | 1970-01-01T00:00:00.000050Z | late    | day=1      |       | 0 |
+| s       | a.parquet | 105  | 1969-12-31T23:59:59.999999Z | 1970-01-01T00:00:00.000050Z | late    | day=1      |       | 5 |
++---------+-----------+------+-----------------------------+-----------------------------+---------+------------+-------+---+";
     assert_eq!(printed, expected);
 }
 

@@ -12,8 +12,8 @@ use watershed_core::time::Span;
 
 use super::place::{place, span_place};
 use super::statement::{
-    CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat, Insert,
-    Kind, Options, Parsed, Statement,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat,
+    Insert, Kind, Options, Parsed, Statement,
 };
 use super::variables::substitute;
 use super::{columns, window_tables};
@@ -81,6 +81,13 @@ impl Statements<'_> {
                 self.expect_word("TO", "= or TO")?;
             }
             return Ok(Statement::Set { name, value: self.value()? });
+        }
+        if self.words(&["EXPLAIN", "BACKFILL"]) {
+            let begins = |k| matches!(k, Keyword::CREATE | Keyword::INSERT);
+            return Ok(match &self.parser.peek_token_ref().token {
+                Token::Word(w) if begins(w.keyword) => Statement::Backfill(Backfill::Of(Box::new(self.parsed()?))),
+                _ => Statement::Backfill(Backfill::View(self.name("a statement, or the name of a view")?)),
+            });
         }
         if self.word("EXPLAIN") {
             return Ok(Statement::Explain(Box::new(self.parsed()?)));

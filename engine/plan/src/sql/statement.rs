@@ -34,10 +34,22 @@ pub enum Statement {
     CreateView(CreateView),
     Insert(Insert),
     Drop(Drop),
-    Set { name: String, value: String },
+    Set {
+        name: String,
+        value: String,
+    },
     Explain(Box<Parsed>),
+    /// `EXPLAIN BACKFILL …`
+    Backfill(Backfill),
     Describe(String),
     Query(ast::Query),
+}
+
+/// What a backfill is estimated of: a statement that makes a job, or a view that there is.
+#[derive(Clone, Debug)]
+pub enum Backfill {
+    Of(Box<Parsed>),
+    View(String),
 }
 
 /// `CREATE [OR REPLACE] SOURCE name [(WATERMARK FOR c AS c [- INTERVAL '…'])] WITH (lake = '…', …)`
@@ -199,6 +211,8 @@ impl fmt::Display for Statement {
             }
             Statement::Set { name: setting, value } => write!(f, "SET {setting} = {}", quoted(value)),
             Statement::Explain(of) => write!(f, "EXPLAIN {}", of.text),
+            Statement::Backfill(Backfill::Of(of)) => write!(f, "EXPLAIN BACKFILL {}", of.text),
+            Statement::Backfill(Backfill::View(of)) => write!(f, "EXPLAIN BACKFILL {}", name(of)),
             Statement::Describe(of) => write!(f, "DESCRIBE {}", name(of)),
             Statement::Query(query) => query.fmt(f),
         }

@@ -77,8 +77,8 @@ async fn an_inspected_scan_lists_what_it_rejects() {
     let f = fixture();
     let lowered = f.lower(HOURLY).await.unwrap();
     let names: Vec<_> = lowered.rejected.fields().iter().map(|f| f.name().as_str()).collect();
-    assert_eq!(names[..8], REJECTED_COLUMNS);
-    assert_eq!(names[8..], ["date", "delay"]);
+    assert_eq!(names[..9], REJECTED_COLUMNS);
+    assert_eq!(names[9..], ["date", "delay"]);
 
     let kept = Arc::new(Kept::default());
     let rejects: Arc<dyn Rejects> = Arc::clone(&kept) as _;

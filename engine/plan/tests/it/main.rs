@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on panics, and says where.
 
+mod accounts;
 mod binding;
 mod coded;
 mod counting;

@@ -11,7 +11,7 @@ use watershed_core::sink::PreparedCommit;
 use watershed_core::{Error, Result};
 
 use super::rest::Kept;
-use super::{CLEAN_EVERY, Runner, Writers, joined, sum};
+use super::{CLEAN_EVERY, Runner, Writers, joined};
 use crate::checkpoint::Checkpoints;
 use crate::job::Job;
 use crate::recover::{self, Held};
@@ -33,6 +33,15 @@ impl Runner {
         self.checkpoints.create(&manifest).await?;
         self.epoch = manifest.epoch;
         self.kept = Kept { watermark: self.watermark, run: self.run };
+        self.commits += u64::from(manifest.sinks.values().any(|s| !s.prepared.files.is_empty()));
+        tracing::info!(
+            job = self.job.name,
+            epoch = manifest.epoch,
+            watermark = %manifest.watermark,
+            rows = manifest.counts.account.opened,
+            written = manifest.counts.written,
+            "checkpoint"
+        );
         for (sink, epoch) in &manifest.sinks {
             if !epoch.prepared.files.is_empty() {
                 self.committed.insert(sink.clone(), Some(manifest.epoch));
@@ -119,7 +128,7 @@ impl Runner {
             sinks: sinks.collect(),
             shards: self.state_shards,
             state: self.state.clone(),
-            counts: sum(self.before, self.run),
+            counts: self.before + self.run,
             join: self.join,
             ended,
         }

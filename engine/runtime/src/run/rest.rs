@@ -10,7 +10,7 @@ use watershed_core::epoch::Counts;
 use watershed_core::scan::Pacing;
 use watershed_core::{EventTime, Result};
 
-use super::{Runner, known, sum};
+use super::{Runner, known};
 use crate::control::{Asked, Order};
 use crate::pace::Pacer;
 use crate::progress::{GivenUp, Summary};
@@ -71,7 +71,7 @@ impl Runner {
         let given_up = GivenUp { slices, rows: self.run.rows - run.rows };
         Summary {
             run,
-            total: sum(self.before, run),
+            total: self.before + run,
             watermark: known(watermark),
             given_up: Some(given_up),
             ..self.summary(false, true)

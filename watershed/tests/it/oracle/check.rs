@@ -17,8 +17,9 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
-use watershed::{Engine, Outcome, RunOptions};
+use watershed::{Engine, Outcome, RunOptions, VerifyOptions};
 use watershed_core::epoch::Manifest;
+use watershed_core::time::Span;
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_runtime::{Progress, ProgressUpdate, Stop, Summary};
 
@@ -206,12 +207,26 @@ async fn run(world: &World, case: &Case, variant: &Variant) -> Result<(), String
         }
         assert!(number < 1000, "it never ends");
     }
+    verified(&fresh(0)).await?;
     let again = once(&fresh(0), &text, false, false).await?;
     if !again.nothing_new {
         return Err(format!("a second run found something new: {again:?}"));
     }
     let last = once(&fresh(1), &text, false, true).await?;
-    compare(world, case, &last, true).await.map_err(|e| format!("at the end: {e}"))
+    compare(world, case, &last, true).await.map_err(|e| format!("at the end: {e}"))?;
+    verified(&fresh(0)).await.map_err(|e| format!("at the end: {e}"))
+}
+
+/// What `watershed verify` says of the view, where it can say anything.
+async fn verified(engine: &Engine) -> Result<(), String> {
+    // Short stretches, so that there are several.
+    let options = VerifyOptions { stretch: Some(Span(3 * Span::DAY.0)), ..VerifyOptions::default() };
+    match engine.verify("v", &options).await {
+        Ok(verdict) if verdict.holds() => Ok(()),
+        Ok(verdict) => Err(format!("verify: {verdict:?}")),
+        Err(e) if e.to_string().contains("cannot be verified") => Ok(()),
+        Err(e) => Err(format!("verify: {e}")),
+    }
 }
 
 /// Runs the text once, for one step or all, and gives the view's summary.
@@ -258,6 +273,7 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
     if late.len() as u64 != summary.total.late + summary.total.bad {
         return Err(format!("{} rows listed as late or bad, {:?} counted", late.len(), summary.total));
     }
+    accounted(world, case, summary)?;
     if case.end.is_empty() && summary.stopped {
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
@@ -291,6 +307,41 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
     let expected = rows(&expected.collect().await.map_err(oracle)?);
     let found = table(&world.view(), &columns.join(", ")).await;
     same(expected, rows(&found)).map_err(|e| format!("at watermark {:?}: {e}", summary.watermark))
+}
+
+/// Every row of every file that was read is in the account once, over all runs, killed ones too.
+fn accounted(world: &World, case: &Case, summary: &Summary) -> Result<(), String> {
+    for counts in [summary.run, summary.total] {
+        counts.account.balance()?;
+    }
+    let account = summary.total.account;
+    if account.late + account.partly_late < summary.total.late || account.bad < summary.total.bad {
+        return Err(format!("more rows are listed than accounted for: {:?}", summary.total));
+    }
+    let text = format!("{} {}", case.statements.concat(), case.sql).to_uppercase();
+    let once = case.sources.len() == 1 && !text.contains("UNION") && !text.contains("WITH ");
+    if !once || account.pruned_files > 0 || !case.tables.is_empty() {
+        return Ok(());
+    }
+    let newest = manifests(&world.home()).pop().expect("a run leaves a checkpoint");
+    let manifest: Manifest = serde_json::from_slice(&fs::read(newest).unwrap()).unwrap();
+    if manifest.positions.values().any(|p| p.cut) {
+        // Of a partition that was cut only some files have been read.
+        return Ok(());
+    }
+    let boundaries = boundaries(world);
+    let mut rows = 0;
+    for (name, facts) in &case.sources {
+        let boundary = boundaries.get(name).copied().unwrap_or(i64::MIN);
+        let read = facts.files.iter().enumerate().filter(|(index, _)| facts.read(*index, boundary));
+        rows += read.map(|(_, file)| file.rows.len() as u64).sum::<u64>();
+    }
+    match account.opened + account.deleted + account.pruned_rows {
+        counted if counted == rows => Ok(()),
+        counted => {
+            Err(format!("{rows} rows lie in the files that were read, and {counted} are accounted for: {account:?}"))
+        }
+    }
 }
 
 /// Of each source, the facts read so far: all of them with the windows they missed, and those that missed none.
