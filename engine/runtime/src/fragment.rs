@@ -26,7 +26,7 @@ const BUFFER: usize = 4;
 const PIECES: u64 = 4;
 
 /// Rejected rows of a step may take one part in so many of the memory whatever else is in it.
-const REJECTED: usize = 16;
+const REJECTED: usize = 8;
 
 /// Smallest piece of a file worth a request of its own, in bytes.
 const MIN_PIECE: u64 = 1 << 20;

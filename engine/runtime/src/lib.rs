@@ -76,6 +76,14 @@ use watershed_core::Error;
 
 /// What a failure inside DataFusion means to the user.
 pub(crate) fn in_engine(e: DataFusionError) -> Error {
+    // What DataFusion's own operators put aside goes to the same folder as state does; their errors know no kind of it.
+    let full = |text: &str| text.contains("No space left on device") || text.contains("exceeded the allowable limit");
+    if !matches!(e, DataFusionError::External(_)) && full(&e.to_string()) {
+        return Error::Resources(format!(
+            "what does not fit the memory limit cannot be put aside on disk: {e}; make room there (spill_dir), or give more \
+             disk (disk_limit) or memory (memory_limit)"
+        ));
+    }
     match e {
         DataFusionError::ResourcesExhausted(m) => Error::Resources(m),
         DataFusionError::Execution(m) | DataFusionError::Plan(m) => Error::input(m),

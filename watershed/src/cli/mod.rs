@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,9 @@ mod verify;
 mod output;
 
 mod progress;
+
+/// How long a process waits for its tasks to let go.
+const LET_GO: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -199,7 +203,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         }
         .map(|()| ExitCode::SUCCESS)
     });
-    // What was given up may still be busy; nothing waits for it.
-    runtime.shutdown_background();
+    // What is let go removes the files that it put aside; what was given up may still be busy, and is not waited for.
+    runtime.shutdown_timeout(LET_GO);
     ended
 }

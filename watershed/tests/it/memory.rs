@@ -110,7 +110,7 @@ fn a_disk_limit_is_told_with_the_way_out_and_nothing_is_lost() {
     let out = world.limited(None, &short);
     let complained = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(6), "{complained}");
-    for words in ["weeks", "disk_limit (1000000)", "memory_limit"] {
+    for words in ["weeks", "disk_limit", "memory_limit"] {
         assert!(complained.contains(words), "{words}: {complained}");
     }
     world.ok(None, &run);
@@ -139,7 +139,7 @@ fn a_full_disk_is_told_with_where_and_what_to_do() {
         return;
     }
     assert_eq!(out.status.code(), Some(6), "{complained}");
-    for words in ["job weeks", "open windows with", "small/spilled", "No space left on device", "spill_dir"] {
+    for words in ["job weeks", "No space left on device", "make room there", "spill_dir"] {
         assert!(complained.contains(words), "{words}: {complained}");
     }
     // The home on a full disk: checkpoints and the result are both there.

@@ -21,7 +21,7 @@ fn squeezed() -> [Variant; 2] {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_on_disk_gives_the_same_answers() {
     for (seed, sql) in QUERIES.into_iter().enumerate() {
-        let shape = Shape { rows: 6_000, keys: 4_000, leaks: 20, ..Shape::default() };
+        let shape = Shape { rows: 6_000, keys: 4_000, leaks: 3, ..Shape::default() };
         let case = Case::over([("a", Facts::draw(shape, 3_000 + seed as u64))], sql);
         check_by(&case, &squeezed()).await.unwrap_or_else(|e| panic!("{e}"));
     }
