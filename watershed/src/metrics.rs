@@ -91,6 +91,12 @@ impl Progress for Metrics {
         let known = Job { update: update.clone(), running: true, ended: None };
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.to_string(), known);
     }
+
+    fn note(&self, job: &str, text: &str) {
+        if let Some(next) = &self.next {
+            next.note(job, text);
+        }
+    }
 }
 
 /// Every metric there is, by job.

@@ -159,8 +159,11 @@ mod tests {
     /// Books without waiting, and gives how long it would have to wait.
     fn booked(pacer: &Pacer, rows: u64, bytes: u64) -> Duration {
         drop(pacer.book(rows, bytes));
-        let (rows, bytes) = (pacer.state().rows.booked, pacer.state().bytes.booked);
-        pacer.wait(rows, bytes)
+        let booked = {
+            let state = pacer.state();
+            (state.rows.booked, state.bytes.booked)
+        };
+        pacer.wait(booked.0, booked.1)
     }
 
     #[test]

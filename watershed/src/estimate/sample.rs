@@ -110,8 +110,12 @@ impl Sampler<'_> {
                 held.windows = held.windows.max(size.windows);
                 held.groups += size.groups;
                 held.bytes += size.bytes;
-                let final_rows = operator.advance(EventTime::MIN, EventTime::MAX)?;
-                let final_rows: Vec<RecordBatch> = final_rows.into_iter().map(|c| c.rows).collect();
+                let mut final_rows: Vec<RecordBatch> = vec![];
+                let mut next = Some(operator.advance(EventTime::MIN, EventTime::MAX)?);
+                while let Some(emitted) = next {
+                    final_rows.extend(emitted.into_iter().map(|c| c.rows));
+                    next = operator.more()?;
+                }
                 out += final_rows.iter().map(|b| b.num_rows() as u64).sum::<u64>();
                 emitted.push(final_rows);
             }

@@ -135,7 +135,8 @@ impl Both {
 }
 
 fn near(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(SMALL)
+    let finite = a.is_finite() && b.is_finite();
+    a == b || (a.is_nan() && b.is_nan()) || (finite && (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(SMALL))
 }
 
 /// A value as text.

@@ -168,12 +168,14 @@ impl WindowState {
             }
         }
         self.windows.insert(part.start, window);
-        self.account(part.start)?;
         if !fits {
+            // What did not fit is gone before the account is looked at again.
             drop(groups);
-            self.keep_besides(besides)?;
+            self.besides = besides;
+            self.account(part.start)?;
             return Ok(Merged::Halved(part.halves()));
         }
+        self.account(part.start)?;
         Ok(Merged::Groups(groups))
     }
 
