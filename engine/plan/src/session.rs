@@ -14,6 +14,7 @@ use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
@@ -286,8 +287,17 @@ fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvide
     Ok(())
 }
 
+/// Bytes that a sort holds back where there is memory enough: DataFusion's default.
+const SORT_RESERVE: usize = 10 << 20;
+
 fn state(runtime: &Arc<RuntimeEnv>, parallelism: usize, builder: SessionStateBuilder) -> SessionState {
+    // What a sort holds back for merging must leave room for something to sort.
+    let held_back = match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(limit) => SORT_RESERVE.min(limit / (16 * parallelism.max(1))),
+        _ => SORT_RESERVE,
+    };
     let config = SessionConfig::new()
+        .with_sort_spill_reservation_bytes(held_back)
         .with_target_partitions(parallelism.max(1))
         .with_round_robin_repartition(false)
         .set_bool("datafusion.sql_parser.collect_spans", true);

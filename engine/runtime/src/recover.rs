@@ -120,7 +120,10 @@ async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Resu
     match decide_start(epoch, prepared.is_some(), after, last.map(|l| l.epoch)) {
         CommitDecision::Done => {}
         CommitDecision::Stop(why) => {
-            return Err(Error::stopped(format!("job {}: table {}: {why}", job.name, sink.location())));
+            return Err(Error::stopped(format!(
+                "table {}: {why}; put it back as it was, or compute the view anew with CREATE OR REPLACE",
+                sink.location()
+            )));
         }
         CommitDecision::Commit => {
             if let (Some(manifest), Some(prepared)) = (manifest, prepared) {
@@ -136,7 +139,10 @@ async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -
     let rebuild = "to compute the view anew, use CREATE OR REPLACE";
     let before = checkpoints.epochs().await?.into_iter().rev().find(|e| *e < lost);
     let Some(manifest) = (match before {
-        Some(epoch) => checkpoints.read(epoch).await?,
+        Some(epoch) => checkpoints.read(epoch).await.map_err(|e| match e {
+            Error::Input(also) => Error::stopped(format!("{why}, and neither can the one before: {also}; {rebuild}")),
+            other => other,
+        })?,
         None => None,
     }) else {
         return Err(Error::stopped(format!("{why}, and there is no earlier one to go back to; {rebuild}")));

@@ -237,7 +237,10 @@ impl Model<'_> {
         told.read_bytes = (told.file_bytes as f64 * ratio(sampled.read_bytes as f64, sampled.file_bytes as f64)) as u64;
         let seconds = ratio(sampled.calibration.seconds, sampled.file_bytes as f64) * told.file_bytes as f64;
         told.seconds = seconds;
-        let files = if by_day { days(steps).max(1.0) } else { (seconds / 10.0).ceil().max(1.0) };
+        // Where windows are wider than a day, not every day has one that begins.
+        let every = |form: &Form| if form.kind == Kind::Cumulate { form.size } else { form.pane };
+        let begin = self.forms.last().map_or(1.0, |form| (Span::DAY.0 as f64 / every(form)).min(1.0));
+        let files = if by_day { (days(steps) * begin).max(1.0) } else { (seconds / 10.0).ceil().max(1.0) };
         let each = (output / files).round().max(1.0) as u64;
         told.output_bytes = (sampled.file_size(each).unwrap_or(0.0) * (output / each as f64)).round() as u64;
         let groups_a_file = ratio(account.row_groups as f64, account.files as f64);

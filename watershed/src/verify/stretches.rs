@@ -54,10 +54,11 @@ impl Axis {
         let Some(last) = lowered.stages.last() else { return Ok(None) };
         let spec = &last.spec;
         let watermark = match manifest.watermark {
+            // It closed every window, whatever the end of the last one.
+            _ if manifest.ended => EventTime::MAX,
             EventTime::MIN => EventTime::MIN,
             w => spec.local(w),
         };
-        // A job that was ended closed every window, and its watermark is the end of the last one.
         let widths = lowered.stages.iter().map(|stage| width(stage.spec.windows));
         let all = Span(widths.map(|w| w.0).sum());
         let below = Span(all.0 - width(spec.windows).0);
