@@ -1,3 +1,7 @@
+//! How locations and options become stores: what is taken, what is refused and with which words. No server is asked.
+//!
+//! Invariant held here: no error and no debug text shows the value of a secret option.
+
 use super::*;
 
 fn with(options: &[(&str, &str)]) -> Stores {
