@@ -13,12 +13,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::FieldRef;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryReservation;
 use watershed_core::error::Place;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, EventTime, Result};
-use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
+use watershed_lake::{Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, TableSpec};
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
 use watershed_runtime::{Context, Goal, Job, Summary};
 
@@ -39,7 +40,7 @@ use crate::tables::{self, late_location};
 const PRIMARY_KEY: &str = "watershed.primary_key";
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
-const OF_INSERTS: [&str; 1] = ["job"];
+const OF_INSERTS: [&str; 2] = ["job", "operation"];
 
 /// What a statement comes to that may be a job.
 pub(crate) enum Next {
@@ -118,8 +119,9 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
             None => engine.default_location(&asked.name),
         },
     };
-    let columns = asked.into.map(|table| insert_columns(table, &lowered, parsed.at)).transpose()?;
-    let table = table_spec(&asked, &lowered, columns.as_deref(), parsed.at)?;
+    let target = asked.into.map(|table| Target::of(session, table, &asked, &lowered, parsed.at)).transpose()?;
+    let table = table_spec(&asked, &lowered, target.as_ref(), parsed.at)?;
+    let columns = target.map(|target| target.columns);
     // Before anything is written: what fails after the catalog has the statement would stand in the way of the mended one.
     match (&existing, asked.into) {
         (None, None) => {
@@ -221,6 +223,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         lanes: parallelism,
         create: Create::Now,
         buffer: writing.size(),
+        ..SinkOptions::default()
     };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
@@ -230,6 +233,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         partition_by: vec![],
         properties: BTreeMap::new(),
         owner: Some(entry.incarnation),
+        key: None,
     };
     let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
@@ -405,10 +409,10 @@ fn check_views(entry: &Entry, now: &BTreeMap<String, String>, at: Place) -> Resu
 }
 
 /// The result table, as its statement and its query say; the owner is known when the catalog has the job.
-fn table_spec(asked: &Asked<'_>, lowered: &Lowered, columns: Option<&[String]>, at: Place) -> Result<TableSpec> {
-    if let Some(columns) = columns {
-        let schema = Arc::new(bindings::renamed_schema(&lowered.output, columns));
-        return Ok(TableSpec { schema, partition_by: vec![], properties: BTreeMap::new(), owner: None });
+fn table_spec(asked: &Asked<'_>, lowered: &Lowered, target: Option<&Target>, at: Place) -> Result<TableSpec> {
+    if let Some(Target { columns, key }) = target {
+        let (schema, key) = (Arc::new(bindings::renamed_schema(&lowered.output, columns)), key.clone());
+        return Ok(TableSpec { schema, partition_by: vec![], properties: BTreeMap::new(), owner: None, key });
     }
     let partition_by = match (asked.with.own("partition_by"), &lowered.window_start) {
         (Some(text), _) => PartitionBy::parse(text)?,
@@ -423,7 +427,7 @@ fn table_spec(asked: &Asked<'_>, lowered: &Lowered, columns: Option<&[String]>, 
         true => BTreeMap::new(),
         false => BTreeMap::from([(PRIMARY_KEY.to_string(), key.join(","))]),
     };
-    Ok(TableSpec { schema: lowered.output.clone(), partition_by, properties, owner: None })
+    Ok(TableSpec { schema: lowered.output.clone(), partition_by, properties, owner: None, key: None })
 }
 
 /// A declared key is one only if the grouping implies it: if it holds all the columns that are grouped by.
@@ -446,24 +450,53 @@ fn given_key(given: &str, lowered: &Lowered, asked: &Asked<'_>, at: Place) -> Re
     }
 }
 
-/// INSERT goes by position: the table's columns, as many as the query has.
-fn insert_columns(table: &Entry, lowered: &Lowered, at: Place) -> Result<Vec<String>> {
-    let Statement::CreateTable(statement) = relations::statement_of(table)? else {
-        return Err(Error::bug(format!("the catalog's statement of table {} makes no table", table.name)));
-    };
-    let columns: Vec<String> = statement.columns.fields().iter().map(|f| f.name().clone()).collect();
-    let rows = lowered.output.fields();
-    if rows.len() != columns.len() {
-        let message = format!(
-            "INSERT INTO {}: the query has {} columns, the table {} ({})",
-            table.name,
-            rows.len(),
-            columns.len(),
-            columns.join(", ")
-        );
-        return Err(Error::sql_at(message, Some(at)));
+/// The table that an INSERT fills.
+struct Target {
+    /// What the query's columns are called there, by position; the operation column keeps its name.
+    columns: Vec<String>,
+    key: Option<KeySpec>,
+}
+
+impl Target {
+    fn of(session: &Session<'_>, table: &Entry, asked: &Asked<'_>, lowered: &Lowered, at: Place) -> Result<Target> {
+        let Statement::CreateTable(statement) = relations::statement_of(table)? else {
+            return Err(Error::bug(format!("the catalog's statement of table {} makes no table", table.name)));
+        };
+        let operation = asked.with.own("operation").map(str::to_string);
+        let key = tables::key(&session.layers, &statement)?;
+        let refuse = |because: String| Err(Error::sql_at(format!("INSERT INTO {}: {because}", table.name), Some(at)));
+        let rows = lowered.output.fields();
+        match (&operation, &key) {
+            (Some(column), None) => {
+                return refuse(format!(
+                    "operation = '{column}' says which rows are deleted, by their key; the table has no PRIMARY KEY"
+                ));
+            }
+            (Some(column), _) if lowered.output.field_with_name(column).is_err() => {
+                return refuse(format!("operation = '{column}': the query has no such column"));
+            }
+            _ => {}
+        }
+        let mut names = statement.columns.fields().iter().map(|f| f.name().clone());
+        let wanted = statement.columns.fields().len() + usize::from(operation.is_some());
+        if rows.len() != wanted {
+            let all: Vec<String> = names.collect();
+            let besides = operation.map(|column| format!(", and {column} besides")).unwrap_or_default();
+            return refuse(format!(
+                "the query has {} columns, the table {} ({}){besides}",
+                rows.len(),
+                all.len(),
+                all.join(", ")
+            ));
+        }
+        let mut column = |field: &FieldRef| match Some(field.name()) == operation.as_ref() {
+            true => field.name().clone(),
+            false => names.next().unwrap_or_default(),
+        };
+        let columns = rows.iter().map(&mut column).collect();
+        // Rows of a slice come in no order: of two of one key, only a sequence tells the newer.
+        Ok(Target { columns, key: key.map(|key| KeySpec { operation, fold: false, ..key }) })
     }
-    Ok(columns)
 }
 
 /// A new view does not write into a table that is not its own, or was not that of an earlier view of its name.
