@@ -8,6 +8,8 @@ mod cli;
 
 mod control;
 
+mod docs;
+
 mod engine;
 
 mod estimates;
