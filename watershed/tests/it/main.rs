@@ -17,6 +17,8 @@ mod estimates;
 mod external;
 mod faults;
 
+mod full_disk;
+
 mod minio;
 
 mod memory;
