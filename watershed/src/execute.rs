@@ -226,7 +226,8 @@ impl<'a> Session<'a> {
     async fn create_table(&mut self, table: &CreateTable, parsed: &Parsed, seen: Seen<'_>) -> Result<()> {
         let draft = tables::draft(self.engine, &self.layers, table, parsed)?;
         if let Some(entry) = self.declare(draft, parsed, seen).await? {
-            tables::make(self.engine, &self.layers, table, &entry).await?;
+            let jobs = tables::jobs_of(&self.entries, &entry)?;
+            tables::make(self.engine, &self.layers, table, &entry, &jobs).await?;
         }
         Ok(())
     }

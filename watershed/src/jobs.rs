@@ -33,7 +33,7 @@ use crate::listing;
 use crate::memory;
 use crate::relations::{self, Known};
 use crate::storable::Storable;
-use crate::tables::{self, late_location};
+use crate::tables::{self, RESULT, late_location};
 
 /// The table property that names a view's key.
 const PRIMARY_KEY: &str = "watershed.primary_key";
@@ -129,7 +129,7 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         (None, Some(_)) => {
             let options = SinkOptions { create: Create::AtFirstRows, ..SinkOptions::default() };
             let clock = engine.clock().clone();
-            let target = DeltaSink::open(engine.stores(), "result", &location, table.clone(), options, clock).await;
+            let target = DeltaSink::open(engine.stores(), RESULT, &location, table.clone(), options, clock).await;
             target.map_err(|e| at(e, parsed.at))?;
         }
         (Some(_), _) => {}
@@ -199,13 +199,16 @@ pub(crate) struct Made {
 pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
     let engine = session.engine;
     let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns } = planned;
-    let entry = match standing {
-        Standing::Resume(entry) => entry,
-        Standing::New(draft) => engine.catalog().put(draft).await?,
+    let (entry, create) = match standing {
+        Standing::Resume(entry) => {
+            let create = tables::create_for(engine, &entry).await?;
+            (entry, create)
+        }
+        Standing::New(draft) => (engine.catalog().put(draft).await?, Create::Now),
         Standing::Replace(old, draft) => {
             let entry = engine.catalog().put(draft).await?;
             tables::forget_checkpoints(engine, &old).await?;
-            entry
+            (entry, Create::Now)
         }
     };
     session.remember(entry.clone());
@@ -216,14 +219,10 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     tables::clear_for(engine, &late, &entry).await?;
     let tasks = known.planner.task_context();
     let writing = memory::for_files(&name, jobs, tasks.memory_pool());
-    let options = SinkOptions {
-        target_file_size: settings.target_file_size,
-        lanes: parallelism,
-        create: Create::Now,
-        buffer: writing.size(),
-    };
+    let options =
+        SinkOptions { target_file_size: settings.target_file_size, lanes: parallelism, create, buffer: writing.size() };
     let clock = engine.clock();
-    let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
+    let result = DeltaSink::open(engine.stores(), RESULT, &location, table, options, clock.clone()).await?;
     let storable = Storable::of(&lowered.rejected);
     let rejected = TableSpec {
         schema: storable.schema().clone(),
