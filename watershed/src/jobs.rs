@@ -311,7 +311,11 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
             let table = match relation(&session.entries, &insert.table) {
                 Some(entry) if entry.kind == Kind::Table => entry,
                 Some(other) => {
-                    let message = format!("INSERT INTO {}: that is {}, not a table", insert.table, other.kind.one());
+                    let message = format!(
+                        "INSERT INTO {}: that is {}, not a table; rows go into what CREATE TABLE made",
+                        insert.table,
+                        other.kind.one()
+                    );
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
                 None => {
@@ -441,7 +445,10 @@ fn given_key(given: &str, lowered: &Lowered, asked: &Asked<'_>, at: Place) -> Re
     }
     match lowered.key.iter().find(|column| !given.contains(column)) {
         None => Ok(given),
-        Some(_) => refuse(format!("it is not implied by the grouping, whose key is {}", lowered.key.join(", "))),
+        Some(_) => refuse(format!(
+            "it is not implied by the grouping, whose key is {}; name all of these, or leave it out",
+            lowered.key.join(", ")
+        )),
     }
 }
 
@@ -454,7 +461,7 @@ fn insert_columns(table: &Entry, lowered: &Lowered, at: Place) -> Result<Vec<Str
     let rows = lowered.output.fields();
     if rows.len() != columns.len() {
         let message = format!(
-            "INSERT INTO {}: the query has {} columns, the table {} ({})",
+            "INSERT INTO {}: the query has {} columns, the table {} ({}); columns go by position, so SELECT as many",
             table.name,
             rows.len(),
             columns.len(),

@@ -223,7 +223,13 @@ pub(crate) async fn restore(
     for (file, chunks) in files {
         let batches = checkpoints.read_state(file).await?;
         for chunk in chunks {
-            let missing = || Error::stopped(format!("state file {file} has no batch {}", chunk.batch));
+            let missing = || {
+                Error::stopped(format!(
+                    "job {}: state file {file} has no batch {}, which its checkpoint names; restore it, or build the \
+                     view anew with CREATE OR REPLACE",
+                    manifest.job, chunk.batch
+                ))
+            };
             let states = batches.get(chunk.batch).cloned().ok_or_else(missing)?;
             let of_stage = stages.get(chunk.stage).zip(operators.get_mut(chunk.stage));
             let changed = |what: &str| {

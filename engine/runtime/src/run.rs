@@ -78,7 +78,10 @@ async fn run_recorded(job: Job, context: &Context) -> Result<Summary> {
 /// The run itself, which may be dropped at any moment; what it is driven by stands in `slot` as soon as there is one.
 async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) -> Result<Summary> {
     if job.goal.to_the_end && job.settings.to.is_some() {
-        return Err(Error::input("--final closes every window and --to stops before: give one of them"));
+        return Err(Error::input(
+            "--final closes every window, and to (--to, SET, WITH or WATERSHED_TO) ends the run before that: give one \
+             of them",
+        ));
     }
     let attempt = context.clock.id();
     let reins = Reins::take(&job, context, own.clone(), attempt).await;
