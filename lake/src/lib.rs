@@ -32,5 +32,5 @@ pub mod faults;
 
 pub use faults::{Fault, FaultCounts, FaultPlan, FaultStore};
 pub use history::{HistoryOptions, open_history};
-pub use stores::{Place, Stores};
+pub use stores::{Place, RequestCounts, Stores};
 pub use table::{Create, DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, loaded, table_info};
