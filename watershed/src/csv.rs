@@ -142,7 +142,8 @@ fn file(object: ObjectMeta, own: &Schema, table: &SchemaRef, dialect: Dialect) -
     if !dialect.has_header {
         if own.fields().len() != table.fields().len() {
             return Err(Error::input(format!(
-                "{}: its first row has {} columns, and the table was declared with {}",
+                "{}: its first row has {} columns, and the table was declared with {}; declare as many, or mend the \
+                 file",
                 object.location,
                 own.fields().len(),
                 table.fields().len()
@@ -160,7 +161,7 @@ fn file(object: ObjectMeta, own: &Schema, table: &SchemaRef, dialect: Dialect) -
         let at = exact.or_else(|| names.iter().position(|name| name.trim().eq_ignore_ascii_case(wanted.name())));
         let Some(at) = at else {
             return Err(Error::input(format!(
-                "{}: it has no column {}; its header says {}",
+                "{}: it has no column {}; its header says {}; declare the columns by these names, or mend the file",
                 object.location,
                 wanted.name(),
                 names.join(", ")

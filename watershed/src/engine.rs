@@ -16,7 +16,7 @@ use object_store::path::Path;
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
-use watershed_lake::{Place, Stores};
+use watershed_lake::{Place, RequestCounts, Stores};
 use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 
 use crate::batch::Rows;
@@ -200,6 +200,16 @@ impl Engine {
     /// The columns of a source, view or table.
     pub async fn describe(&self, name: &str) -> Result<Vec<ColumnInfo>> {
         listing::describe(self, name).await
+    }
+
+    /// What the stores were asked since the engine was built, home included; local disks count as stores.
+    pub fn requests(&self) -> RequestCounts {
+        self.inner.stores.requests()
+    }
+
+    /// Whether any store but the local disk has been opened.
+    pub fn is_remote(&self) -> bool {
+        self.inner.stores.is_remote()
     }
 
     pub fn catalog(&self) -> Catalog {

@@ -154,9 +154,8 @@ pub(crate) async fn estimate(session: &Session<'_>, parsed: &Parsed) -> Result<E
         first = first.min(unread_from(&snapshot, position));
         told.sources.push(source(input, snapshot).await?);
     }
-    let copies = |inputs: &[Input]| -> Vec<Input> { inputs.iter().map(copy).collect() };
     let now = engine.clock().now();
-    let ahead = preview(copies(&inputs), manifest.as_ref(), &settings, goal, now, &checkpoints, workers).await?;
+    let ahead = preview(inputs.clone(), manifest.as_ref(), &settings, goal, now, &checkpoints, workers).await?;
     // The files of each hole, less those that partition values rule out.
     let mut reads: Vec<Vec<Vec<ScanFile>>> = vec![];
     for step in &ahead {
@@ -189,16 +188,6 @@ pub(crate) async fn estimate(session: &Session<'_>, parsed: &Parsed) -> Result<E
     let model = Model { sampled: &sampled, forms, watermark: manifest.as_ref().map(|m: &Manifest| m.watermark) };
     model.apply(&steps, partition_by_day, &mut told);
     Ok(told)
-}
-
-fn copy(input: &Input) -> Input {
-    Input {
-        name: input.name.clone(),
-        history: input.history.clone(),
-        delay: input.delay,
-        bounded: input.bounded,
-        max_leak: input.max_leak,
-    }
 }
 
 /// Where what was not read begins.

@@ -142,14 +142,20 @@ impl<'a> Session<'a> {
             match parsed.statement {
                 Statement::Set { name, value } => self.layers.set(&name, &value)?,
                 Statement::Query(found) if query.is_none() => query = Some(found),
-                Statement::Query(_) => return Err(Error::sql_at("one query at a time, please", Some(parsed.at))),
+                Statement::Query(_) => {
+                    return Err(Error::sql_at(
+                        "the text has a second query; give one query at a time, or put them into a file for \
+                         `watershed run`",
+                        Some(parsed.at),
+                    ));
+                }
                 _ => {
                     let message = "a query is a SELECT; statements that create something are run with `watershed run`";
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
             }
         }
-        let query = query.ok_or_else(|| Error::sql("there is no query in this text"))?;
+        let query = query.ok_or_else(|| Error::sql("there is no query in this text; give a SELECT"))?;
         self.answer(&query).await
     }
 
@@ -226,7 +232,8 @@ impl<'a> Session<'a> {
     async fn create_table(&mut self, table: &CreateTable, parsed: &Parsed, seen: Seen<'_>) -> Result<()> {
         let draft = tables::draft(self.engine, &self.layers, table, parsed)?;
         if let Some(entry) = self.declare(draft, parsed, seen).await? {
-            tables::make(self.engine, &self.layers, table, &entry).await?;
+            let jobs = tables::jobs_of(&self.entries, &entry)?;
+            tables::make(self.engine, &self.layers, table, &entry, &jobs).await?;
         }
         Ok(())
     }
@@ -254,7 +261,7 @@ impl<'a> Session<'a> {
 
     fn view_draft(&self, view: &CreateView, parsed: &Parsed) -> Result<Draft> {
         if reached(&self.entries, &view.query)?.iter().any(|e| e.name == view.name) {
-            let message = format!("view {} would read from itself", view.name);
+            let message = format!("view {} would read from itself; give the new one another name", view.name);
             return Err(Error::sql_at(message, Some(parsed.at)));
         }
         Ok(self.draft(Kind::View, &view.name, parsed, None))

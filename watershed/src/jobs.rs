@@ -7,37 +7,36 @@
 //! Planning changes nothing and tells every error it can; [`make`] writes the catalog first and then the tables, each of
 //! which can be found done by whoever comes after a crash.
 //!
+//! * [`result`]: the table that a job fills.
+//! * [`made`]: catalog and tables written, the job put together and run.
+//!
 //! Invariant: what a job computes is fixed by its catalog entry (statement, the views it goes through, `from`); settings of
 //! a later run change how fast, how far and in which pieces, never what.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod result;
 
-use datafusion::arrow::datatypes::FieldRef;
-use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryReservation;
+mod made;
+
+pub(crate) use made::{make, of_job, run};
+
+use std::collections::BTreeMap;
+
 use watershed_core::error::Place;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, EventTime, Result};
-use watershed_lake::{Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, TableSpec};
+use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
-use watershed_runtime::{Context, Goal, Job, Summary};
 
-use crate::bindings;
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide, pretty};
 use crate::diff::diff;
-use crate::engine::{Engine, RunOptions, parallelism, relation, shown};
+use crate::engine::{parallelism, relation, shown};
 use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
-use crate::memory;
 use crate::relations::{self, Known};
-use crate::storable::Storable;
-use crate::tables::{self, late_location};
-
-/// The table property that names a view's key.
-const PRIMARY_KEY: &str = "watershed.primary_key";
+use crate::tables::{RESULT, late_location};
+use result::{Target, refuse_foreign, table_spec};
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
 const OF_INSERTS: [&str; 2] = ["job", "operation"];
@@ -131,7 +130,7 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         (None, Some(_)) => {
             let options = SinkOptions { create: Create::AtFirstRows, ..SinkOptions::default() };
             let clock = engine.clock().clone();
-            let target = DeltaSink::open(engine.stores(), "result", &location, table.clone(), options, clock).await;
+            let target = DeltaSink::open(engine.stores(), RESULT, &location, table.clone(), options, clock).await;
             target.map_err(|e| at(e, parsed.at))?;
         }
         (Some(_), _) => {}
@@ -187,110 +186,6 @@ pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<St
     Ok(format!("{} {}\n{}{by}", asked.kind, asked.name, watershed_plan::explain(&lowered)))
 }
 
-/// A job with the surroundings of its plans.
-pub(crate) struct Made {
-    job: Job,
-    /// Its statement would resume if it were said again.
-    or_replace: bool,
-    tasks: Arc<TaskContext>,
-    /// The memory of files being written, while the job runs.
-    writing: MemoryReservation,
-}
-
-/// Writes the catalog and the tables, and puts the job together, which is one of so many.
-pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
-    let engine = session.engine;
-    let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns } = planned;
-    let entry = match standing {
-        Standing::Resume(entry) => entry,
-        Standing::New(draft) => engine.catalog().put(draft).await?,
-        Standing::Replace(old, draft) => {
-            let entry = engine.catalog().put(draft).await?;
-            tables::forget_checkpoints(engine, &old).await?;
-            entry
-        }
-    };
-    session.remember(entry.clone());
-    if entry.kind == Kind::MaterializedView {
-        tables::clear_for(engine, &location, &entry).await?;
-        table.owner = Some(entry.incarnation);
-    }
-    tables::clear_for(engine, &late, &entry).await?;
-    let tasks = known.planner.task_context();
-    let writing = memory::for_files(&name, jobs, tasks.memory_pool());
-    let options = SinkOptions {
-        target_file_size: settings.target_file_size,
-        lanes: parallelism,
-        create: Create::Now,
-        buffer: writing.size(),
-        ..SinkOptions::default()
-    };
-    let clock = engine.clock();
-    let result = DeltaSink::open(engine.stores(), "result", &location, table, options, clock.clone()).await?;
-    let storable = Storable::of(&lowered.rejected);
-    let rejected = TableSpec {
-        schema: storable.schema().clone(),
-        partition_by: vec![],
-        properties: BTreeMap::new(),
-        owner: Some(entry.incarnation),
-        key: None,
-    };
-    let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
-    let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
-    let (inputs, holes) = bindings::inputs(&lowered, &known)?;
-    let job = Job {
-        graph: bindings::graph(&name, lowered, holes, parallelism, jobs, &tasks),
-        name,
-        incarnation: entry.incarnation,
-        inputs,
-        dimensions: known.dimensions,
-        sink: match columns {
-            Some(columns) => {
-                Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
-            }
-            None => Arc::new(result),
-        },
-        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| storable.rows(&rows))),
-        settings,
-        goal: Goal { to_the_end: session.options.to_the_end },
-    };
-    Ok(Made { job, or_replace: entry.or_replace, tasks, writing })
-}
-
-/// Runs a job as far as it goes.
-pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (String, Result<Summary>) {
-    let name = made.job.name.clone();
-    let or_replace = made.or_replace;
-    let _writing = made.writing;
-    let (home, path) = engine.home();
-    let context = Context {
-        clock: engine.clock().clone(),
-        home: home.clone(),
-        home_path: path.clone(),
-        tasks: made.tasks,
-        progress: options.progress.clone(),
-        stop: options.stop.clone(),
-    };
-    let ended = watershed_runtime::run(made.job, &context).await;
-    let ended = ended.map_err(|e| match e {
-        Error::Stopped(message) if or_replace && message.contains("CREATE OR REPLACE") => Error::Stopped(format!(
-            "{message} (this one was made by CREATE OR REPLACE, which goes on when said again: drop it first)"
-        )),
-        other => other,
-    });
-    (name, ended)
-}
-
-/// Says which job an error is of, where the error does not.
-pub(crate) fn of_job(job: &str, e: Error) -> Error {
-    match e {
-        Error::Input(message) => Error::Input(format!("job {job}: {message}")),
-        Error::Stopped(message) => Error::Stopped(format!("job {job}: {message}")),
-        Error::Resources(message) => Error::Resources(format!("job {job}: {message}")),
-        other => other,
-    }
-}
-
 /// A statement's kind as the catalog has it.
 pub(crate) fn kind_of(kind: watershed_plan::Kind) -> Kind {
     match kind {
@@ -316,7 +211,11 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
             let table = match relation(&session.entries, &insert.table) {
                 Some(entry) if entry.kind == Kind::Table => entry,
                 Some(other) => {
-                    let message = format!("INSERT INTO {}: that is {}, not a table", insert.table, other.kind.one());
+                    let message = format!(
+                        "INSERT INTO {}: that is {}, not a table; rows go into what CREATE TABLE made",
+                        insert.table,
+                        other.kind.one()
+                    );
                     return Err(Error::sql_at(message, Some(parsed.at)));
                 }
                 None => {
@@ -406,109 +305,4 @@ fn check_views(entry: &Entry, now: &BTreeMap<String, String>, at: Place) -> Resu
         ),
         Some(at),
     ))
-}
-
-/// The result table, as its statement and its query say; the owner is known when the catalog has the job.
-fn table_spec(asked: &Asked<'_>, lowered: &Lowered, target: Option<&Target>, at: Place) -> Result<TableSpec> {
-    if let Some(Target { columns, key }) = target {
-        let (schema, key) = (Arc::new(bindings::renamed_schema(&lowered.output, columns)), key.clone());
-        return Ok(TableSpec { schema, partition_by: vec![], properties: BTreeMap::new(), owner: None, key });
-    }
-    let partition_by = match (asked.with.own("partition_by"), &lowered.window_start) {
-        (Some(text), _) => PartitionBy::parse(text)?,
-        (None, Some(start)) => vec![PartitionBy::Day(start.clone())],
-        (None, None) => vec![],
-    };
-    let key = match asked.with.own("primary_key") {
-        Some(given) => given_key(given, lowered, asked, at)?,
-        None => lowered.key.clone(),
-    };
-    let properties = match key.is_empty() {
-        true => BTreeMap::new(),
-        false => BTreeMap::from([(PRIMARY_KEY.to_string(), key.join(","))]),
-    };
-    Ok(TableSpec { schema: lowered.output.clone(), partition_by, properties, owner: None, key: None })
-}
-
-/// A declared key is one only if the grouping implies it: if it holds all the columns that are grouped by.
-fn given_key(given: &str, lowered: &Lowered, asked: &Asked<'_>, at: Place) -> Result<Vec<String>> {
-    let given: Vec<String> = given.split(',').map(|column| column.trim().to_string()).collect();
-    let refuse = |because: String| {
-        let message = format!("view {}: primary_key = '{}': {because}", asked.name, given.join(", "));
-        Err(Error::sql_at(message, Some(at)))
-    };
-    if let Some(stranger) = given.iter().find(|column| lowered.output.field_with_name(column).is_err()) {
-        let columns: Vec<&str> = lowered.output.fields().iter().map(|f| f.name().as_str()).collect();
-        return refuse(format!("the view has no column {stranger}; it has {}", columns.join(", ")));
-    }
-    if lowered.key.is_empty() {
-        return refuse("rows of a view without GROUP BY have no key; leave it out".to_string());
-    }
-    match lowered.key.iter().find(|column| !given.contains(column)) {
-        None => Ok(given),
-        Some(_) => refuse(format!("it is not implied by the grouping, whose key is {}", lowered.key.join(", "))),
-    }
-}
-
-/// The table that an INSERT fills.
-struct Target {
-    /// What the query's columns are called there, by position; the operation column keeps its name.
-    columns: Vec<String>,
-    key: Option<KeySpec>,
-}
-
-impl Target {
-    fn of(session: &Session<'_>, table: &Entry, asked: &Asked<'_>, lowered: &Lowered, at: Place) -> Result<Target> {
-        let Statement::CreateTable(statement) = relations::statement_of(table)? else {
-            return Err(Error::bug(format!("the catalog's statement of table {} makes no table", table.name)));
-        };
-        let operation = asked.with.own("operation").map(str::to_string);
-        let key = tables::key(&session.layers, &statement)?;
-        let refuse = |because: String| Err(Error::sql_at(format!("INSERT INTO {}: {because}", table.name), Some(at)));
-        let rows = lowered.output.fields();
-        match (&operation, &key) {
-            (Some(column), None) => {
-                return refuse(format!(
-                    "operation = '{column}' says which rows are deleted, by their key; the table has no PRIMARY KEY"
-                ));
-            }
-            (Some(column), _) if lowered.output.field_with_name(column).is_err() => {
-                return refuse(format!("operation = '{column}': the query has no such column"));
-            }
-            _ => {}
-        }
-        let mut names = statement.columns.fields().iter().map(|f| f.name().clone());
-        let wanted = statement.columns.fields().len() + usize::from(operation.is_some());
-        if rows.len() != wanted {
-            let all: Vec<String> = names.collect();
-            let besides = operation.map(|column| format!(", and {column} besides")).unwrap_or_default();
-            return refuse(format!(
-                "the query has {} columns, the table {} ({}){besides}",
-                rows.len(),
-                all.len(),
-                all.join(", ")
-            ));
-        }
-        let mut column = |field: &FieldRef| match Some(field.name()) == operation.as_ref() {
-            true => field.name().clone(),
-            false => names.next().unwrap_or_default(),
-        };
-        let columns = rows.iter().map(&mut column).collect();
-        // Rows of a slice come in no order: of two of one key, only a sequence tells the newer.
-        Ok(Target { columns, key: key.map(|key| KeySpec { operation, fold: false, ..key }) })
-    }
-}
-
-/// A new view does not write into a table that is not its own, or was not that of an earlier view of its name.
-async fn refuse_foreign(engine: &Engine, location: &str, asked: &Asked<'_>, at: Place) -> Result<()> {
-    let Some(info) = tables::info(engine, location).await? else { return Ok(()) };
-    let before = engine.catalog().newest(asked.kind, &asked.name).await?;
-    let mine = before.iter().flat_map(|e| e.replaced.iter().chain((!e.dropped).then_some(&e.incarnation)));
-    let owner = info.properties.get(tables::INCARNATION);
-    if owner.is_some_and(|owner| mine.into_iter().any(|id| id.to_string() == *owner)) {
-        return Ok(());
-    }
-    let message =
-        format!("there is a table in {location} that this view did not make; give another location, or remove it");
-    Err(Error::sql_at(message, Some(at)))
 }

@@ -121,7 +121,7 @@ impl With {
         for (name, value) in options {
             if own.contains(&name.as_str()) {
                 if with.own.insert(name.clone(), value.clone()).is_some() {
-                    return Err(Error::sql(format!("{what}: option `{name}` is given twice")));
+                    return Err(Error::sql(format!("{what}: option `{name}` is given twice; give it once")));
                 }
             } else if stores::is_option(name) {
                 if secrets::is_secret(name) && secrets::variable(value).is_none() {

@@ -129,7 +129,7 @@ pub use metrics::Metrics;
 pub use standing::{JobInfo, JobState, Left};
 pub use verify::{Difference, Verification, VerifyOptions};
 pub use watershed_core::{Error, Result};
-pub use watershed_lake::Stores;
+pub use watershed_lake::{RequestCounts, Stores};
 
 /// What a run is told and tells.
 pub mod runtime {

@@ -12,13 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::{Error, EventTime, Result};
+use watershed_lake::RequestCounts;
 use watershed_runtime::{Progress, ProgressUpdate, Summary};
+
+use crate::engine::Engine;
 
 /// The jobs of a process, as they were last heard of.
 pub struct Metrics {
     clock: Arc<dyn Clock>,
     /// Told as well.
     next: Option<Arc<dyn Progress>>,
+    /// Whose requests to stores are told.
+    engine: Option<Engine>,
     jobs: Mutex<BTreeMap<String, Job>>,
 }
 
@@ -30,7 +35,7 @@ struct Job {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Metrics { clock: Arc::new(SystemClock::default()), next: None, jobs: Mutex::default() }
+        Metrics { clock: Arc::new(SystemClock::default()), next: None, engine: None, jobs: Mutex::default() }
     }
 }
 
@@ -38,6 +43,11 @@ impl Metrics {
     /// Hands every update on to another.
     pub fn before(next: Arc<dyn Progress>) -> Self {
         Metrics { next: Some(next), ..Metrics::default() }
+    }
+
+    /// Tells the engine's requests to stores as well.
+    pub fn of(self, engine: &Engine) -> Self {
+        Metrics { engine: Some(engine.clone()), ..self }
     }
 
     /// A job has come to its end.
@@ -67,6 +77,9 @@ impl Metrics {
         let families = Families::new().map_err(odd)?;
         for (name, job) in jobs.iter() {
             families.set(name, job);
+        }
+        if let Some(engine) = &self.engine {
+            families.set_requests(&engine.requests());
         }
         let mut text = vec![];
         TextEncoder::new().encode(&families.registry.gather(), &mut text).map_err(odd)?;
@@ -99,7 +112,7 @@ impl Progress for Metrics {
     }
 }
 
-/// Every metric there is, by job.
+/// Every metric there is, by job where it is one's.
 struct Families {
     registry: Registry,
     rows: IntCounterVec,
@@ -119,6 +132,7 @@ struct Families {
     running: IntGaugeVec,
     ended: GaugeVec,
     elapsed: GaugeVec,
+    requests: IntCounterVec,
 }
 
 impl Families {
@@ -169,8 +183,19 @@ impl Families {
             running: whole("watershed_running", "1 while the job runs", &["job"])?,
             ended: gauge("watershed_ended_seconds", "When the job's run came to its end, in seconds since 1970")?,
             elapsed: gauge("watershed_elapsed_seconds", "How long the run has taken so far")?,
+            requests: counter(
+                "watershed_requests_total",
+                "Requests of the process to stores: get, head, list, put, delete",
+                &["kind"],
+            )?,
             registry,
         })
+    }
+
+    fn set_requests(&self, requests: &RequestCounts) {
+        for (kind, count) in requests.by_kind() {
+            self.requests.with_label_values(&[kind]).inc_by(count);
+        }
     }
 
     fn set(&self, name: &str, job: &Job) {

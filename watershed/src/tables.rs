@@ -12,8 +12,11 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use watershed_core::{Error, Result};
-use watershed_lake::{DeltaSink, KeySpec, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info};
+use watershed_lake::{
+    Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info,
+};
 use watershed_plan::{CreateTable, Insert, Parsed, Statement};
+use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::canonical;
@@ -26,6 +29,9 @@ const OWN: [&str; 3] = ["location", "partition_by", "sequence_by"];
 
 /// The property that names who a table belongs to.
 pub(crate) const INCARNATION: &str = "watershed.incarnation";
+
+/// What checkpoints call a job's result table.
+pub(crate) const RESULT: &str = "result";
 
 /// The catalog entry of a `CREATE TABLE`.
 pub(crate) fn draft(engine: &Engine, layers: &Layers, table: &CreateTable, parsed: &Parsed) -> Result<Draft> {
@@ -50,13 +56,24 @@ pub(crate) fn draft(engine: &Engine, layers: &Layers, table: &CreateTable, parse
     })
 }
 
-/// Makes the table itself, if it is not there.
-pub(crate) async fn make(engine: &Engine, layers: &Layers, table: &CreateTable, entry: &Entry) -> Result<()> {
+/// Makes the table itself, if it is not there; `jobs` are those that fill it.
+pub(crate) async fn make(
+    engine: &Engine,
+    layers: &Layers,
+    table: &CreateTable,
+    entry: &Entry,
+    jobs: &[Entry],
+) -> Result<()> {
+    let mut options = SinkOptions::default();
+    for job in jobs {
+        if create_for(engine, job).await? == Create::AtFirstRows {
+            options.create = Create::AtFirstRows;
+        }
+    }
     let mut spec = spec(layers, table)?;
     spec.properties.insert(INCARNATION.to_string(), entry.incarnation.to_string());
     let location = engine.location(entry);
-    let options = SinkOptions::default();
-    DeltaSink::open(engine.stores(), "result", &location, spec, options, engine.clock().clone())
+    DeltaSink::open(engine.stores(), RESULT, &location, spec, options, engine.clock().clone())
         .await
         .map(|_| ())
         .map_err(|e| of_table(&table.name, e))
@@ -84,6 +101,22 @@ fn key_of(table: &CreateTable, with: &With) -> Result<Option<KeySpec>> {
         ))),
         (false, _) => Ok(Some(KeySpec { columns: table.primary_key.clone(), sequence_by, ..KeySpec::default() })),
     }
+}
+
+/// When the table of a job that there is already is made, if it is not there. One that the job has committed to is gone: the
+/// job's run finds that out and stops, and an empty table in its place would only mislead.
+pub(crate) async fn create_for(engine: &Engine, job: &Entry) -> Result<Create> {
+    let (home, path) = engine.home();
+    let newest = Checkpoints::new(home.clone(), path, &job.name, job.incarnation).newest().await?;
+    let untouched = match &newest {
+        Newest::None => true,
+        Newest::Manifest(manifest) => {
+            let result = manifest.sinks.get(RESULT);
+            result.is_none_or(|sink| sink.committed.is_none() && sink.prepared.files.is_empty())
+        }
+        Newest::Unreadable { .. } => false,
+    };
+    Ok(if untouched { Create::Now } else { Create::AtFirstRows })
 }
 
 /// The Delta table at a location; `None` when there is none.

@@ -107,7 +107,10 @@ pub(crate) async fn verify(engine: &Engine, name: &str, options: &VerifyOptions)
     let session = Session::new(engine, &run).await?;
     let entry = relation(&session.entries, name).ok_or_else(|| unknown(&session.entries, name))?;
     if entry.kind != Kind::MaterializedView {
-        return Err(Error::input(format!("{name} is {}; what is verified is a materialized view", entry.kind.one())));
+        return Err(Error::input(format!(
+            "{name} is {}, and only materialized views can be verified",
+            entry.kind.one()
+        )));
     }
     let (store, home) = engine.home();
     let checkpoints = Checkpoints::new(store.clone(), home, &entry.name, entry.incarnation);

@@ -52,7 +52,11 @@ impl WindowStartExpr {
 /// Timestamps rounded down to a multiple of `width` after `origin`, in their own type.
 pub fn window_starts(times: &ArrayRef, width: Span, origin: EventTime) -> Result<ArrayRef> {
     let Some((width, origin)) = scaled(width, origin, times.data_type()) else {
-        return exec_err!("windows of {width} cannot be told apart in times of type {}", times.data_type());
+        return exec_err!(
+            "windows of {width} cannot be told apart in times of type {}: make them longer, or cast the time to \
+             TIMESTAMP",
+            times.data_type()
+        );
     };
     let floor = match times.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => floor::<TimestampSecondType>,

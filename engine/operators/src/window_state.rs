@@ -244,7 +244,11 @@ impl WindowState {
         let kind = self.spec.group_fields[0].data_type();
         let (numerator, denominator) = unit(kind)?;
         let value = time.0.checked_mul(denominator).map(|v| v.div_euclid(numerator));
-        let value = value.ok_or_else(|| Error::input(format!("a window's edge {time} does not fit {kind}")))?;
+        let value = value.ok_or_else(|| {
+            Error::input(format!(
+                "a window's edge {time} does not fit the type of the time, {kind}; cast the time to TIMESTAMP"
+            ))
+        })?;
         let plain: ArrayRef = Arc::new(Int64Array::from_value(value, rows));
         compute::cast(&plain, kind).map_err(|e| in_engine(e.into()))
     }

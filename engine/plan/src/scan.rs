@@ -7,46 +7,40 @@
 //! Rows that are marked as deleted are passed over by the reader itself, so row numbers stay the file's own. Columns are read
 //! under the names that files know them by ([`crate::stored`]), and text that only groups rows as dictionaries
 //! ([`crate::coded`]).
+//!
+//! * [`files`]: a step's files as DataFusion takes them.
+//! * [`hole`]: what stands in a plan where files are still to come.
+
+mod files;
+
+mod hole;
+
+pub(crate) use hole::SourceScanExec;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::extensions::Extensions as FileExtensions;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{
-    DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_datafusion_err, internal_err,
-};
+use datafusion::common::{DFSchema, DataFusionError, Result, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetFileReaderFactory, ParquetRowSelection,
-};
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetFileReaderFactory};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::parquet::arrow::RowNumber;
-use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-};
-use object_store::ObjectMeta;
-use object_store::path::Path;
-use watershed_core::history::{DataFile, DeletedRows, Layout};
+use datafusion::physical_plan::ExecutionPlan;
+use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
 use watershed_operators::coded_text;
 
@@ -55,7 +49,8 @@ use crate::ahead::AheadReaders;
 use crate::checked::CheckedReaders;
 use crate::coded::{CodedColumns, CodedNames, CodedReaders};
 use crate::stored::{ByFieldId, Stored};
-use crate::watched::{Marks, Watched, WatchedReaders};
+use crate::watched::{Watched, WatchedReaders};
+use files::undeleted;
 
 /// Enough for the footer of most files: one request instead of two.
 const FOOTER_HINT: usize = 64 << 10;
@@ -258,75 +253,6 @@ impl Scan {
             .build();
         Ok(Bound { plan: DataSourceExec::from_data_source(config), watched, pruned_files })
     }
-
-    fn file(&self, scan: &ScanFile, with_path: bool) -> Result<PartitionedFile> {
-        let file = &scan.file;
-        let location = Path::parse(&file.path)
-            .map_err(|e| exec_datafusion_err!("{}: {}: not a path in its store: {e}", self.location, file.path))?;
-        let meta =
-            ObjectMeta { location, last_modified: DateTime::UNIX_EPOCH, size: file.size, e_tag: None, version: None };
-        let mut values = vec![];
-        for (i, field) in self.table.table_partition_cols().iter().enumerate() {
-            let text = file.values.get(i).and_then(Option::as_deref);
-            values.push(partition_value(text, field.data_type()).map_err(|e| {
-                let (name, data_type) = (field.name(), field.data_type());
-                let value = text.unwrap_or("NULL");
-                exec_datafusion_err!(
-                    "{}: {}: partition column {name}: {value} is not of type {data_type}: {e}",
-                    self.location,
-                    file.path
-                )
-            })?);
-        }
-        if with_path {
-            values.push(ScalarValue::Utf8(Some(file.path.clone())));
-            values.push(ScalarValue::Utf8(self.partition_of(file)));
-        }
-        let bound = PartitionedFile::new_from_meta(meta).with_partition_values(values);
-        Ok(match scan.range {
-            Some((start, end)) => {
-                let offset = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-                bound.with_range(offset(start), offset(end))
-            }
-            None => bound,
-        })
-    }
-
-    /// The file's partition as people write it; `None` in a table without partitions.
-    fn partition_of(&self, file: &DataFile) -> Option<String> {
-        let value =
-            |(name, value): (&String, &Option<String>)| format!("{name}={}", value.as_deref().unwrap_or("NULL"));
-        let values: Vec<String> = self.partitions.iter().zip(&file.values).map(value).collect();
-        (!values.is_empty()).then(|| values.join("/"))
-    }
-
-    /// The files that partition values do not rule out.
-    pub(crate) fn kept(&self, files: Vec<ScanFile>) -> Result<Vec<ScanFile>> {
-        let mut bound = files.iter().map(|scan| self.file(scan, false)).collect::<Result<Vec<_>>>()?;
-        self.prune(&mut bound)?;
-        let paths: BTreeSet<String> = bound.iter().map(|f| f.path().to_string()).collect();
-        Ok(files.into_iter().filter(|scan| paths.contains(scan.file.path.trim_start_matches('/'))).collect())
-    }
-
-    /// Drops files that partition values alone rule out.
-    fn prune(&self, files: &mut Vec<PartitionedFile>) -> Result<()> {
-        let Some((predicate, schema)) = &self.partition_predicate else { return Ok(()) };
-        if files.is_empty() {
-            return Ok(());
-        }
-        let column = |i: usize| ScalarValue::iter_to_array(files.iter().map(|file| file.partition_values[i].clone()));
-        let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<_>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(files.len()));
-        let values = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
-        let keep = predicate.evaluate(&values)?.into_array(files.len())?;
-        let keep = keep.as_boolean().clone();
-        let mut i = 0;
-        files.retain(|_| {
-            i += 1;
-            keep.is_valid(i - 1) && keep.value(i - 1)
-        });
-        Ok(())
-    }
 }
 
 /// A table as it is read, without and with the file's path, its partition and the row's number.
@@ -339,103 +265,6 @@ fn tables(file_schema: &SchemaRef, partition_columns: &[FieldRef]) -> (TableSche
         TableSchema::builder(Arc::clone(file_schema)).with_table_partition_cols(partitions)
     };
     (table(&[]).build(), table(&[file, partition]).with_virtual_columns(vec![Arc::new(row)]).build())
-}
-
-/// What makes the reader pass over deleted rows. It checks that the file has as many rows as the marks speak of.
-fn undeleted(deleted: &Arc<DeletedRows>) -> FileExtensions {
-    let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
-    let mut selectors = Vec::with_capacity(2 * deleted.runs.len() + 1);
-    let mut at = 0;
-    for run in &deleted.runs {
-        selectors.push(RowSelector::select(count(run.start - at)));
-        selectors.push(RowSelector::skip(count(run.end - run.start)));
-        at = run.end;
-    }
-    selectors.push(RowSelector::select(count(deleted.rows - at)));
-    let mut extensions = FileExtensions::default();
-    extensions.insert(ParquetRowSelection::new(RowSelection::from(selectors)));
-    extensions.insert(Marks(Arc::clone(deleted)));
-    extensions
-}
-
-fn partition_value(text: Option<&str>, data_type: &DataType) -> Result<ScalarValue> {
-    match text {
-        None => ScalarValue::try_from(data_type),
-        Some(text) => ScalarValue::try_from_string(text.to_string(), data_type),
-    }
-}
-
-/// The hole that a source leaves in a fragment.
-#[derive(Debug)]
-pub(crate) struct SourceScanExec {
-    pub(crate) source: String,
-    pub(crate) scan: Arc<Scan>,
-    properties: Arc<PlanProperties>,
-}
-
-impl SourceScanExec {
-    pub(crate) fn new(source: String, scan: Arc<Scan>, partitions: usize) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&scan.schema)),
-            Partitioning::UnknownPartitioning(partitions),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        )
-        .with_scheduling_type(SchedulingType::Cooperative);
-        SourceScanExec { source, scan, properties: Arc::new(properties) }
-    }
-}
-
-impl DisplayAs for SourceScanExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<_> = self.scan.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        write!(f, "SourceScanExec: {}, columns=[{}]", self.source, columns.join(", "))?;
-        if let Some(coded) = &self.scan.coded {
-            let names: Vec<_> = coded.names.iter().map(String::as_str).collect();
-            write!(f, ", as dictionaries=[{}]", names.join(", "))?;
-        }
-        match &self.scan.predicate {
-            Some(predicate) => write!(f, ", predicate={predicate}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl ExecutionPlan for SourceScanExec {
-    fn name(&self) -> &str {
-        "SourceScanExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
-    }
-
-    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        internal_err!("the scan of {} was not bound to files", self.source)
-    }
 }
 
 /// The engine's error outside of SQL planning: a limit, or a fault of ours.

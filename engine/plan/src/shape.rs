@@ -214,7 +214,8 @@ fn volatile(expr: &Expr) -> Option<String> {
                 call.func.name()
             )),
             Volatility::Volatile => Some(format!(
-                "{}(): its value is another one each time a slice is read, so a result could not be repeated",
+                "{}(): its value is another one each time a slice is read, so a result could not be repeated; compute \
+                 it when you read the view",
                 call.func.name()
             )),
         },

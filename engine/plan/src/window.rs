@@ -46,7 +46,9 @@ pub(crate) fn meaning(expr: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>
                     (Some(column), true) => Meaning::Start(form, column),
                     (Some(column), false) => Meaning::End(form, column),
                     (None, _) => {
-                        Meaning::Not("a window table function's time is not a column of its table".to_string())
+                        let why = "the time of TUMBLE, HOP or CUMULATE is not a column of its table; name the one that the \
+                                   watermark speaks of";
+                        Meaning::Not(why.to_string())
                     }
                 },
                 None => Meaning::Other,
@@ -64,7 +66,9 @@ fn date_bin(
 ) -> Meaning {
     let Some(column) = time_column(time, type_of) else { return Meaning::Other };
     let Some(width) = interval(width) else {
-        return Meaning::Not("date_bin's width is not a constant".to_string());
+        return Meaning::Not(
+            "date_bin's width is not a constant; write one, such as INTERVAL '15 minutes'".to_string(),
+        );
     };
     let Some(width) = fixed_span(width).filter(|w| w.0 > 0) else {
         return Meaning::Not(
@@ -76,14 +80,17 @@ fn date_bin(
     match origin.map(|origin| literal(origin).and_then(micros)) {
         None => Meaning::Start(WindowForm::Fixed { width, origin: EventTime(0) }, column),
         Some(Some(origin)) => Meaning::Start(WindowForm::Fixed { width, origin: EventTime(origin) }, column),
-        Some(None) => Meaning::Not("date_bin's origin is not a constant in whole microseconds".to_string()),
+        Some(None) => Meaning::Not(
+            "date_bin's origin is not a constant in whole microseconds; write one, such as TIMESTAMP '2024-01-01 06:00:00'"
+                .to_string(),
+        ),
     }
 }
 
 fn date_trunc(unit: &Expr, time: &Expr, type_of: &dyn Fn(&Column) -> Option<DataType>) -> Meaning {
     let Some(column) = time_column(time, type_of) else { return Meaning::Other };
     let Some(unit) = literal(unit).and_then(|unit| unit.try_as_str().flatten().map(str::to_lowercase)) else {
-        return Meaning::Not("date_trunc's unit is not a constant".to_string());
+        return Meaning::Not("date_trunc's unit is not a constant; write one, such as 'hour'".to_string());
     };
     if let Some(DataType::Timestamp(_, Some(zone))) = type_of(&column)
         && !is_utc(&zone)
@@ -105,7 +112,12 @@ fn date_trunc(unit: &Expr, time: &Expr, type_of: &dyn Fn(&Column) -> Option<Data
         "month" => WindowForm::Months(1),
         "quarter" => WindowForm::Months(3),
         "year" => WindowForm::Months(12),
-        other => return Meaning::Not(format!("date_trunc('{other}', …) makes no windows")),
+        other => {
+            return Meaning::Not(format!(
+                "date_trunc('{other}', …) makes no windows; the units are microsecond, millisecond, second, minute, \
+                 hour, day, week, month, quarter and year"
+            ));
+        }
     };
     Meaning::Start(form, column)
 }

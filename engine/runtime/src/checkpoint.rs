@@ -78,7 +78,7 @@ impl Checkpoints {
             .list(Some(&folder))
             .try_collect()
             .await
-            .map_err(|e| Error::storage("listing", folder.as_ref(), e))?;
+            .map_err(|e| Error::storage("could not list", folder.as_ref(), e))?;
         let number = |p: &Path| p.filename()?.strip_suffix(".json")?.parse::<u64>().ok();
         let mut epochs: Vec<u64> = listed.iter().filter_map(|m| number(&m.location)).collect();
         epochs.sort_unstable();
@@ -90,9 +90,11 @@ impl Checkpoints {
         let Some(epoch) = self.epochs().await?.pop() else { return Ok(Newest::None) };
         match self.read(epoch).await {
             Ok(Some(manifest)) => Ok(Newest::Manifest(Box::new(manifest))),
-            Ok(None) => {
-                Err(Error::stopped(format!("checkpoint {epoch} of job {} vanished while it was read", self.job)))
-            }
+            Ok(None) => Err(Error::stopped(format!(
+                "checkpoint {epoch} of job {} vanished while it was read: another runner goes on with the job; run \
+                 again if that was not meant",
+                self.job
+            ))),
             Err(Error::Input(why)) => Ok(Newest::Unreadable { epoch, why }),
             Err(other) => Err(other),
         }
@@ -135,7 +137,9 @@ impl Checkpoints {
                 AfterPut::Ours => break,
                 AfterPut::Fenced => return Err(self.fenced(manifest.epoch)),
                 AfterPut::Retry if tries < TRIES => tries += 1,
-                AfterPut::Retry => return Err(Error::storage_unknown("creating checkpoint", path.as_ref(), failure)),
+                AfterPut::Retry => {
+                    return Err(Error::storage_unknown("could not create checkpoint", path.as_ref(), failure));
+                }
             }
             tokio::time::sleep(Duration::from_millis(20 << tries)).await;
         }
@@ -167,10 +171,21 @@ impl Checkpoints {
     /// Reads all chunks of a state file.
     pub async fn read_state(&self, file: &str) -> Result<Vec<RecordBatch>> {
         let path = self.state_path(file);
-        let missing = || Error::stopped(format!("state file {path} of job {} is missing", self.job));
+        let missing = || {
+            Error::stopped(format!(
+                "state file {path} of job {} is missing; restore it, or build the view anew with CREATE OR REPLACE",
+                self.job
+            ))
+        };
         let bytes = self.get(&path).await?.ok_or_else(missing)?;
         let decode = || FileReader::try_new(std::io::Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>();
-        decode().map_err(|e: ArrowError| Error::stopped(format!("state file {path} cannot be read: {e}")))
+        decode().map_err(|e: ArrowError| {
+            Error::stopped(format!(
+                "state file {path} of job {} cannot be read: {e}; restore it, or build the view anew with CREATE OR \
+                 REPLACE",
+                self.job
+            ))
+        })
     }
 
     /// Keeps what a history needs to be pinned at this version again; returns its name.
@@ -187,7 +202,13 @@ impl Checkpoints {
     pub async fn keepsake(&self, name: Option<&str>) -> Result<Option<Bytes>> {
         let Some(name) = name else { return Ok(None) };
         let path = self.state_path(name);
-        let missing = || Error::stopped(format!("{path}, the listing that job {} stands at, is missing", self.job));
+        let missing = || {
+            Error::stopped(format!(
+                "{path}, the listing that job {} stands at, is missing; restore it, or build the view anew with \
+                 CREATE OR REPLACE",
+                self.job
+            ))
+        };
         self.get(&path).await?.ok_or_else(missing).map(Some)
     }
 
@@ -220,8 +241,8 @@ impl Checkpoints {
             }
         }
         let newest_written = self.store.head(&self.manifest_path(newest)).await;
-        let newest_written =
-            newest_written.map_err(|e| Error::storage("looking at checkpoint", self.root.as_ref(), e))?;
+        let newest_written = newest_written
+            .map_err(|e| Error::storage("could not look at the checkpoints in", self.root.as_ref(), e))?;
         // State files are named by epoch first: those of epochs still to be written, ours or another's, are left alone. So
         // are listings that a run just starting may have kept before its first checkpoint.
         let unneeded = |file: &ObjectMeta| {
@@ -238,12 +259,12 @@ impl Checkpoints {
             .list(Some(&folder))
             .try_collect()
             .await
-            .map_err(|e| Error::storage("listing", folder.as_ref(), e))?;
+            .map_err(|e| Error::storage("could not list", folder.as_ref(), e))?;
         old.extend(listed.into_iter().filter(unneeded).map(|m| m.location));
         for path in old {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(e) => return Err(Error::storage("removing", path.as_ref(), e)),
+                Err(e) => return Err(Error::storage("could not remove", path.as_ref(), e)),
             }
         }
         Ok(())
@@ -256,7 +277,7 @@ impl Checkpoints {
             match self.store.put(path, PutPayload::from(body.clone())).await {
                 Ok(_) => return Ok(()),
                 Err(_) if tries < TRIES => tries += 1,
-                Err(e) => return Err(Error::storage_unknown("writing", path.as_ref(), e)),
+                Err(e) => return Err(Error::storage_unknown("could not write", path.as_ref(), e)),
             }
             tokio::time::sleep(Duration::from_millis(20 << tries)).await;
         }
@@ -267,7 +288,7 @@ impl Checkpoints {
         match read.await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(Error::storage("reading", path.as_ref(), e)),
+            Err(e) => Err(Error::storage("could not read", path.as_ref(), e)),
         }
     }
 }

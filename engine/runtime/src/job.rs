@@ -53,6 +53,7 @@ pub struct Goal {
 }
 
 /// A source of the job.
+#[derive(Clone)]
 pub struct Input {
     pub name: String,
     pub history: Arc<dyn History>,

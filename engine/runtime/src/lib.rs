@@ -92,7 +92,7 @@ pub(crate) fn in_engine(e: DataFusionError) -> Error {
             Error::storage("could not read", "a data file", e.to_string())
         }
         DataFusionError::ParquetError(e) => Error::input(format!("a Parquet file cannot be read: {e}")),
-        DataFusionError::ObjectStore(e) => Error::storage("reading", "a data file", e),
+        DataFusionError::ObjectStore(e) => Error::storage("could not read", "a data file", e),
         DataFusionError::Context(context, inner) => match in_engine(*inner) {
             Error::Input(m) => Error::input(format!("{context}: {m}")),
             other => other,

@@ -5,7 +5,7 @@
 //! rows; a chunk that lands where it was frozen is kept by reference.
 //!
 //! If the newest manifest cannot be read, the one before is gone back to and *replayed* to exactly the positions that the
-//! result table's own commit recorded; what a table already has is then discarded.
+//! result table's own commit recorded; what a table already has is then discarded, and the run goes on from there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -18,7 +18,7 @@ use datafusion::physical_expr::expressions::{Column, lit};
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use serde_json::Value;
-use watershed_core::epoch::{ChunkRef, CommitDecision, Manifest, Position, decide_start};
+use watershed_core::epoch::{ChunkRef, CommitDecision, Manifest, Position, decide_commit, decide_start};
 use watershed_core::history::Version;
 use watershed_core::operator::{ChunkId, Operator};
 use watershed_core::sink::{CommitIdentity, Sink};
@@ -119,12 +119,7 @@ async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Resu
     let last = sink.last_committed(&application(job, sink)).await?;
     match decide_start(epoch, prepared.is_some(), after, last.map(|l| l.epoch)) {
         CommitDecision::Done => {}
-        CommitDecision::Stop(why) => {
-            return Err(Error::stopped(format!(
-                "table {}: {why}; put it back as it was, or compute the view anew with CREATE OR REPLACE",
-                sink.location()
-            )));
-        }
+        CommitDecision::Stop(why) => return Err(not_as_left(sink, &why)),
         CommitDecision::Commit => {
             if let (Some(manifest), Some(prepared)) = (manifest, prepared) {
                 sink.verify(prepared).await?;
@@ -133,6 +128,13 @@ async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Resu
         }
     }
     Ok(if prepared.is_some() { Some(epoch) } else { after })
+}
+
+fn not_as_left(sink: &dyn Sink, why: &str) -> Error {
+    let location = sink.location();
+    Error::stopped(format!(
+        "table {location}: {why}; put it back as it was, or compute the view anew with CREATE OR REPLACE"
+    ))
 }
 
 async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -> Result<Start> {
@@ -155,6 +157,9 @@ async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -
         let known = manifest.sinks.get(sink.name()).and_then(|s| s.committed);
         let known = if prepared { Some(manifest.epoch) } else { known };
         let last = sink.last_committed(&application(job, sink.as_ref())).await?;
+        if let CommitDecision::Stop(why) = decide_commit(lost, known, last.as_ref().map(|l| l.epoch)) {
+            return Err(not_as_left(sink.as_ref(), &why));
+        }
         let has_lost = last.as_ref().is_some_and(|l| l.epoch >= lost);
         if let Some(last) = last.filter(|_| has_lost) {
             let target = replay.get_or_insert(recorded(&last.info, sink.location(), rebuild)?);
@@ -218,7 +223,13 @@ pub(crate) async fn restore(
     for (file, chunks) in files {
         let batches = checkpoints.read_state(file).await?;
         for chunk in chunks {
-            let missing = || Error::stopped(format!("state file {file} has no batch {}", chunk.batch));
+            let missing = || {
+                Error::stopped(format!(
+                    "job {}: state file {file} has no batch {}, which its checkpoint names; restore it, or build the \
+                     view anew with CREATE OR REPLACE",
+                    manifest.job, chunk.batch
+                ))
+            };
             let states = batches.get(chunk.batch).cloned().ok_or_else(missing)?;
             let of_stage = stages.get(chunk.stage).zip(operators.get_mut(chunk.stage));
             let changed = |what: &str| {

@@ -78,7 +78,10 @@ async fn run_recorded(job: Job, context: &Context) -> Result<Summary> {
 /// The run itself, which may be dropped at any moment; what it is driven by stands in `slot` as soon as there is one.
 async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) -> Result<Summary> {
     if job.goal.to_the_end && job.settings.to.is_some() {
-        return Err(Error::input("--final closes every window and --to stops before: give one of them"));
+        return Err(Error::input(
+            "--final closes every window, and to (--to, SET, WITH or WATERSHED_TO) ends the run before that: give one \
+             of them",
+        ));
     }
     let attempt = context.clock.id();
     let reins = Reins::take(&job, context, own.clone(), attempt).await;
@@ -109,8 +112,9 @@ async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) 
         recover::same_dimensions(&job, replay)?;
     }
     let no_positions = BTreeMap::new();
+    let inputs = std::mem::take(&mut job.inputs);
     let mut sources = Sources::open(
-        std::mem::take(&mut job.inputs),
+        inputs.clone(),
         manifest.map_or(&no_positions, |m| &m.positions),
         manifest.map_or(EventTime::MIN, |m| m.watermark),
         manifest.is_some_and(|m| !m.state.is_empty()),
@@ -159,7 +163,29 @@ async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) 
         reins,
         context: context.clone(),
     });
-    runner.drive(&mut sources).await
+    let replays = runner.replay.is_some();
+    let summary = runner.drive(&mut sources).await?;
+    if !replays || summary.stopped {
+        return Ok(summary);
+    }
+    // The replay stood on histories as they were; from where it came to, they are read as they are now.
+    let mut sources = Sources::open(
+        inputs,
+        &runner.positions,
+        runner.watermark,
+        !runner.state.is_empty(),
+        &runner.job.settings,
+        runner.job.goal,
+        context.clock.now(),
+        &runner.checkpoints,
+        None,
+        runner.job.graph.parallelism,
+    )
+    .await?
+    .joined_with(&runner.job.dimensions);
+    (runner.bytes_total, runner.newest) = (runner.bytes_done + sources.bytes_left(), sources.known_until());
+    runner.join = sources.join();
+    Ok(Summary { nothing_new: false, ..runner.drive(&mut sources).await? })
 }
 
 /// Shards, given the operators of each stage by shard.
@@ -235,6 +261,7 @@ impl Runner {
         let mut ahead = None;
         let mut stopped = false;
         let mut claimed = false;
+        let mut to_the_end = self.job.goal.to_the_end;
         loop {
             self.rest().await?;
             if self.asked().requested() {
@@ -267,7 +294,7 @@ impl Runner {
             self.run.account += self.job.graph.fragment.account(&plan)?;
             self.reject(rejects.drain()).await?;
             self.account(&step);
-            self.replayed(&step)?;
+            let caught_up = self.replayed(&step)?;
             tracing::debug!(
                 job = self.job.name,
                 epoch = self.epoch + 1,
@@ -276,6 +303,11 @@ impl Runner {
                 rows,
                 "step"
             );
+            // What was read ahead was of the histories as they were, and so was their end.
+            if caught_up {
+                to_the_end = false;
+                break;
+            }
             if self.replay.is_none() && self.epoch_is_due() {
                 self.end_epoch(false).await?;
             }
@@ -284,7 +316,7 @@ impl Runner {
         if self.replay.is_some() {
             return if stopped { Ok(self.summary(false, true)) } else { Err(self.cannot_replay()) };
         }
-        let ended = self.job.goal.to_the_end && !stopped;
+        let ended = to_the_end && !stopped;
         if self.steps_in_epoch > 0 || ended {
             self.end_epoch(ended).await?;
         }
@@ -374,9 +406,10 @@ impl Runner {
         now.saturating_sub(self.epoch_began) >= wished.min(at_stake)
     }
 
-    /// During a replay: when the steps have come to where the lost manifest stood, what tables have is thrown away.
-    fn replayed(&mut self, step: &Step) -> Result<()> {
-        let Some(replay) = &self.replay else { return Ok(()) };
+    /// During a replay: when the steps have come to where the lost manifest stood, what tables have is thrown away. Whether
+    /// they have just come there.
+    fn replayed(&mut self, step: &Step) -> Result<bool> {
+        let Some(replay) = &self.replay else { return Ok(false) };
         let boundary = |positions: &BTreeMap<String, Position>| -> Vec<_> {
             positions.iter().map(|(name, p)| (name.clone(), p.boundary)).collect()
         };
@@ -392,8 +425,9 @@ impl Runner {
                 self.writers.rejects = fresh.rejects;
             }
             self.replay = None;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn cannot_replay(&self) -> Error {

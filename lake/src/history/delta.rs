@@ -41,7 +41,11 @@ pub(crate) struct DeltaHistory {
 impl DeltaHistory {
     pub(crate) async fn open(place: Place, location: &str, options: HistoryOptions) -> Result<Self> {
         let snapshot = log::snapshot(&place, None).await?;
-        let snapshot = snapshot.ok_or_else(|| Error::input(format!("{location} is not a Delta table any more")))?;
+        let snapshot = snapshot.ok_or_else(|| {
+            Error::input(format!(
+                "{location} was a Delta table and has no log any more; put the table back, or give its new location"
+            ))
+        })?;
         let metadata = checked(&place, location, &snapshot)?;
         let columns = Columns::of(&place, &metadata)?;
         let order = order(location, &columns.table, &metadata.partition_columns)?;
@@ -250,7 +254,8 @@ impl History for DeltaHistory {
         let location = &self.layout.location;
         if first > last {
             return Err(Error::stopped(format!(
-                "table {location} went back from version {first} to {last}: it was restored or made anew"
+                "table {location} went back from version {first} to {last}: it was restored or made anew; bring \
+                 version {first} back, or build the view anew (CREATE OR REPLACE)"
             )));
         }
         let mut added: BTreeMap<String, Add> = BTreeMap::new();

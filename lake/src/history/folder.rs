@@ -157,12 +157,14 @@ impl History for FolderHistory {
             }
             Some((Version::Listing { digest }, None)) => {
                 return Err(Error::stopped(format!(
-                    "listing {digest} of {location} was not kept, so it cannot be read again"
+                    "listing {digest} of {location} was not kept, so it cannot be read again; build the view anew \
+                     (CREATE OR REPLACE)"
                 )));
             }
             Some((Version::Delta { version, .. }, _)) => {
                 return Err(Error::stopped(format!(
-                    "{location} was a Delta table when the job read version {version} of it; its log is gone"
+                    "{location} was a Delta table when the job read version {version} of it; its log is gone; put it \
+                     back, or build the view anew (CREATE OR REPLACE)"
                 )));
             }
         };

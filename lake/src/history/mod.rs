@@ -127,7 +127,8 @@ fn group(
     timeless.sort_by(|a, b| a.path.cmp(&b.path));
     if let Some(pair) = partitions.windows(2).find(|pair| pair[0].interval.end > pair[1].interval.start) {
         return Err(Error::input(format!(
-            "{location}: time partitions {} and {} overlap: their values are of different grain",
+            "{location}: time partitions {} and {} overlap: their values are of different grain; rewrite one of them, \
+             or say which column is the time (time_partition)",
             pair[0].interval, pair[1].interval
         )));
     }

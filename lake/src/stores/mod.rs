@@ -2,14 +2,14 @@
 //! and a path in it.
 //!
 //! ```text
-//!  location ──▶ kind ──▶ s3 · gcs · azure (a feature each) ──▶ advice (errors say what to do) ──▶ wrapper ──▶ Place
+//!  location ──▶ kind ──▶ s3 · gcs · azure (a feature each) ──▶ advice (errors say what to do) ──▶ metered ──▶ wrapper ──▶ Place
 //!                              ▲
 //!   options (WITH, --store-option), then the environment, then profiles
 //! ```
 //!
 //! Invariant: every store is rooted at its scheme and authority (`file:///`, `s3://bucket/`), never at a table, so a
-//! file has one path wherever it is named; and every store that is opened has passed through the wrapper, if there is
-//! one. Opening asks nobody over the network.
+//! file has one path wherever it is named; and every store that is opened counts its requests, and has passed through the
+//! wrapper, if there is one. Opening asks nobody over the network.
 
 mod options;
 
@@ -27,6 +27,9 @@ mod azure;
 
 mod advice;
 
+mod metered;
+
+pub use metered::RequestCounts;
 pub use options::is_option;
 
 use std::collections::{BTreeMap, HashMap};
@@ -41,6 +44,7 @@ use url::Url;
 use watershed_core::{Error, Result};
 
 use advice::Advised;
+use metered::{Meter, Metered};
 use options::Options;
 
 type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
@@ -52,6 +56,8 @@ pub struct Stores {
     /// What `${NAME}` as an option's value stands for.
     variables: Arc<BTreeMap<String, String>>,
     wrapper: Option<Wrapper>,
+    /// Of all clones, whatever their options.
+    meter: Arc<Meter>,
     opened: Arc<Mutex<HashMap<String, Arc<dyn ObjectStore>>>>,
 }
 
@@ -125,6 +131,16 @@ impl Stores {
         Stores { wrapper: Some(wrap), opened: Arc::default(), ..self }
     }
 
+    /// What the stores were asked so far, those of all clones together.
+    pub fn requests(&self) -> RequestCounts {
+        self.meter.counts()
+    }
+
+    /// Whether any of them is more than a local disk.
+    pub fn is_remote(&self) -> bool {
+        self.meter.is_remote()
+    }
+
     /// Opens a local path (relative ones from the working directory) or a URL. Nothing is created or asked.
     pub fn open(&self, location: &str) -> Result<Place> {
         let location = location.trim();
@@ -165,7 +181,7 @@ impl Stores {
         let url = Url::from_directory_path(&plain).map_err(|()| bad(&"it is not absolute"))?;
         let path = Path::from_url_path(url.path()).map_err(|e| bad(&e))?;
         let store_url = Url::parse("file:///").map_err(|e| bad(&e))?;
-        let store = self.cached("file", || Ok(Arc::new(LocalFileSystem::new())))?;
+        let store = self.cached(LOCAL, || Ok(Arc::new(LocalFileSystem::new())))?;
         Ok(Place { url, store_url, store, path })
     }
 
@@ -204,7 +220,8 @@ impl Stores {
         if let Some(store) = opened.get(key) {
             return Ok(store.clone());
         }
-        let mut store = build()?;
+        let metered = Metered::new(build()?, key != LOCAL, Arc::clone(&self.meter));
+        let mut store: Arc<dyn ObjectStore> = Arc::new(metered);
         if let Some(wrap) = &self.wrapper {
             store = wrap(store);
         }
@@ -220,6 +237,9 @@ enum Kind {
     Gcs,
     Azure,
 }
+
+/// By what name the local disk is known among the stores that are open.
+const LOCAL: &str = "file";
 
 /// How a location is written.
 const FORMS: &str = "a local path, file:///path, s3://bucket/path, gs://bucket/path or az://container/path";

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use watershed::Engine;
 use watershed::runtime::{Progress, ProgressUpdate, Summary};
 use watershed_core::EventTime;
 use watershed_core::account::Account;
@@ -67,6 +68,19 @@ impl Shown {
             }
         }
         print_line(&summary_line(summary));
+    }
+
+    /// What the stores were asked in all, of which people are told where a request costs something.
+    pub(crate) fn requests(&self, engine: &Engine) {
+        let requests = engine.requests();
+        match self {
+            Shown::Json(_) => print_json(&json!({ "event": "requests", "requests": requests })),
+            _ if engine.is_remote() => {
+                let kinds = requests.by_kind().map(|(kind, n)| format!("{} {kind}", count(n)));
+                print_line(&format!("requests to stores: {}", kinds.join(", ")));
+            }
+            _ => {}
+        }
     }
 
     /// Anything else that a statement has to say.

@@ -55,7 +55,7 @@ impl Run {
         let shown = Shown::new(self.json);
         let stop = Stop::default();
         stop_on_signals(stop.clone())?;
-        let metrics = Arc::new(Metrics::before(shown.progress()));
+        let metrics = Arc::new(Metrics::before(shown.progress()).of(&engine));
         let written = self.metrics_file.map(|path| kept_up(Arc::clone(&metrics), path)).transpose()?;
         let progress = Arc::clone(&metrics) as _;
         let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress, stop };
@@ -67,6 +67,7 @@ impl Run {
         };
         let ended = engine.execute_with(&text, &options, &mut seen).await;
         metrics.all_ended();
+        shown.requests(&engine);
         if let Some((writer, path)) = written {
             writer.abort();
             // What became of the jobs matters more than what became of this file.

@@ -17,6 +17,12 @@ use super::{Estimate, Requests};
 /// Panes of a step beyond which they are not followed one by one.
 const FOLLOWED: f64 = 512.0;
 
+/// Requests of a run whatever it reads: catalog, newest checkpoint, logs and listings; word of its begin and end, and the number
+/// it takes; and of the first run alone its catalog entries and its table.
+const LOOKED_UP: f64 = 35.0;
+const BEGUN_AND_ENDED: f64 = 3.0;
+const MADE_ONCE: f64 = 3.0;
+
 /// A step of the run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
@@ -245,10 +251,12 @@ impl Model<'_> {
         told.output_bytes = (sampled.file_size(each).unwrap_or(0.0) * (output / each as f64)).round() as u64;
         let groups_a_file = ratio(account.row_groups as f64, account.files as f64);
         let steps_files: u64 = steps.iter().map(|s| s.files).sum();
-        let epochs = (seconds / 10.0).ceil().max(1.0);
+        let epochs = epochs(seconds).min(steps.len().max(1) as f64);
+        // Footers and row groups; of an epoch its manifest, its commit, and a state file in between.
+        let first = if told.resumes { 0.0 } else { MADE_ONCE };
         told.requests = Requests {
-            reads: (steps_files as f64 * (1.0 + groups_a_file)).round() as u64,
-            writes: (files + epochs * 4.0).round() as u64,
+            reads: (LOOKED_UP + steps_files as f64 * (1.0 + groups_a_file) + epochs * 4.0).round() as u64,
+            writes: (first + BEGUN_AND_ENDED + files.max(epochs) + epochs * 3.0).round() as u64,
         };
     }
 
@@ -262,6 +270,16 @@ impl Model<'_> {
             false => 1.0,
         }
     }
+}
+
+/// How many epochs a run of so many seconds has: the first follow closely, later ones take the commit interval's default.
+fn epochs(seconds: f64) -> f64 {
+    let (mut at, mut epochs) = (0.0, 0.0);
+    while at < seconds && at < 320.0 {
+        at += (at / 32.0).max(0.25);
+        epochs += 1.0;
+    }
+    (epochs + ((seconds - at) / 10.0).max(0.0)).ceil().max(1.0)
 }
 
 /// Days that the steps' windows lie in.
@@ -287,6 +305,13 @@ mod tests {
         }
         assert_eq!(domain(5.0, 5.0), f64::INFINITY);
         assert_eq!(distinct(f64::INFINITY, 7.0), 7.0);
+    }
+
+    #[test]
+    fn epochs_follow_closely_at_first() {
+        assert_eq!([0.0, 0.1, 1.0].map(epochs), [1.0, 1.0, 4.0]);
+        let (hour, day) = (epochs(3_600.0), epochs(86_400.0));
+        assert!((430.0..520.0).contains(&hour) && (day - hour - 8_280.0).abs() < 2.0, "{hour} {day}");
     }
 
     fn stage(pane: f64, size: f64, kind: Kind) -> Stage {

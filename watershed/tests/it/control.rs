@@ -160,6 +160,33 @@ fn a_signal_within_a_long_slice_ends_the_run_and_loses_nothing() {
 
 #[cfg(unix)]
 #[test]
+fn a_limit_in_bytes_counts_within_a_slice_too() {
+    let world = World::of_days(&[100, 60_000, 100]);
+    // At this pace the second day takes minutes.
+    let mut run = world.start(&["--throttle-bytes", "1 kB"]);
+    run.until_slices(1);
+    std::thread::sleep(Duration::from_secs(1));
+    run.signal("-TERM");
+    let (summary, code) = run.end();
+    assert_eq!((code, &summary["stopped"]), (0, &Value::from(true)), "{summary}");
+    assert!(summary["given_up"].is_object(), "it waited for the slice: {summary}");
+    assert_eq!((&summary["run"]["slices"], &summary["run"]["rows"]), (&Value::from(1), &Value::from(100)), "{summary}");
+    // What was fetched was paid for: a second for each thousand bytes, and half of that is let go here.
+    let (bytes, elapsed) = (summary["run"]["bytes"].as_u64().unwrap(), summary["elapsed_ms"].as_u64().unwrap());
+    assert!(bytes > 500 && elapsed > bytes / 2, "{summary}");
+    // Lifted while it waits within the slice, the limit no longer holds it up.
+    let run = world.start(&["--throttle-bytes", "1 kB"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let said = world.ok(&["alter", "v", "--throttle-bytes", "none"]);
+    assert!(said.contains("throttle_bytes = none") && said.contains("the live run goes by it now"), "{said}");
+    let (summary, code) = run.end();
+    assert_eq!((code, &summary["run"]["rows"]), (0, &Value::from(60_100)), "{summary}");
+    world.ok(&["alter", "v", "--throttle-bytes", "default"]);
+    world.ends_right();
+}
+
+#[cfg(unix)]
+#[test]
 fn a_second_signal_ends_it_at_once() {
     for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
         let world = World::of_days(&[100, 60_000, 100]);

@@ -8,14 +8,21 @@ mod cli;
 
 mod control;
 
+mod docs;
+
 mod engine;
 
 mod estimates;
 
 mod external;
+
 mod faults;
 
+mod full_disk;
+
 mod minio;
+
+mod keyed;
 
 mod memory;
 

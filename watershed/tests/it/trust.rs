@@ -242,6 +242,8 @@ fn metrics_are_what_others_parse() {
     );
     let text = fs::read_to_string(world.path("metrics.prom")).unwrap();
     assert!(text.contains("watershed_rows_total{job=\"hourly\",outcome=\"used\"} 600"), "{text}");
+    let puts = text.lines().find_map(|line| line.strip_prefix("watershed_requests_total{kind=\"put\"} "));
+    assert!(puts.and_then(|n| n.parse::<u64>().ok()) > Some(5), "{text}");
     let documented = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).unwrap();
     for name in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next()) {
         assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");

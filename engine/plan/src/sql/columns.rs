@@ -58,7 +58,7 @@ pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<
         let at = span_place(column.name.span).or(statement);
         let name = normal(&column.name);
         if fields.iter().any(|f| *f.name() == name) {
-            return Err(Error::sql_at(format!("column {name} is given twice"), at));
+            return Err(Error::sql_at(format!("column {name} is given twice; leave one out"), at));
         }
         let data_type = data_type(&column.data_type).ok_or_else(|| {
             let known = "BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP \
@@ -80,7 +80,7 @@ pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<
         fields.push(Field::new(name, data_type, nullable));
     }
     if fields.is_empty() {
-        return Err(Error::sql_at("a table has at least one column", statement));
+        return Err(Error::sql_at("a table has at least one column: CREATE TABLE name (column TYPE, …)", statement));
     }
     Ok(Arc::new(Schema::new(fields)))
 }

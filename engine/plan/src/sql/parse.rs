@@ -195,7 +195,7 @@ impl Statements<'_> {
         if self.parser.peek_token_ref().token == Token::LParen {
             let (given, constraints) = self.parser.parse_columns().map_err(syntax)?;
             if let Some(constraint) = constraints.first() {
-                let message = format!("{constraint}: constraints are not supported yet");
+                let message = format!("{constraint}: constraints are not supported yet; leave it out");
                 return Err(Error::sql_at(message, place(constraint).or(at)));
             }
             let (schema, key) = columns::keyed(&given, &constraints, at)?;
@@ -287,7 +287,7 @@ impl Statements<'_> {
             self.expect(&Token::Eq, "= and a value")?;
             let value = self.value()?;
             if options.iter().any(|(known, _)| *known == name) {
-                return Err(Error::sql_at(format!("option {name} is given twice"), at));
+                return Err(Error::sql_at(format!("option {name} is given twice; give it once"), at));
             }
             options.push((name, value));
             if !self.parser.consume_token(&Token::Comma) {
@@ -331,7 +331,7 @@ impl Statements<'_> {
         }
         let ident = self.parser.parse_identifier().map_err(syntax)?;
         if self.parser.peek_token_ref().token == Token::Period {
-            let message = format!("{ident}.…: names have one part here");
+            let message = format!("{ident}.…: names have one part here; leave out what stands before the last dot");
             return Err(Error::sql_at(message, span_place(ident.span)));
         }
         Ok(normal(&ident))
@@ -392,7 +392,9 @@ fn unexpected(expected: &str, found: &TokenWithSpan) -> Error {
 fn syntax(error: ParserError) -> Error {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
-        ParserError::RecursionLimitExceeded => "the query is nested too deeply".to_string(),
+        ParserError::RecursionLimitExceeded => {
+            "the query is nested too deeply; make views of its inner parts (CREATE VIEW)".to_string()
+        }
     };
     let split = text.rsplit_once(" at Line: ").and_then(|(message, place)| {
         let (line, column) = place.split_once(", Column: ")?;

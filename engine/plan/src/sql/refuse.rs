@@ -127,7 +127,10 @@ impl Visitor for Check<'_> {
             return refuse_at(at.or(place(query)), why);
         }
         if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
-            return refuse(with, "WITH RECURSIVE (RecursiveQuery): cannot be kept up incrementally");
+            return refuse(
+                with,
+                "WITH RECURSIVE (RecursiveQuery): cannot be kept up incrementally; recurse when you read the view",
+            );
         }
         set_operations(&query.body)
     }
@@ -185,7 +188,11 @@ fn set_operations(body: &SetExpr) -> ControlFlow<Error> {
             set_operations(left)?;
             set_operations(right)
         }
-        SetExpr::Values(_) => refuse(body, "VALUES: a view reads a source"),
+        SetExpr::Values(_) => refuse(
+            body,
+            "VALUES: a view reads a source; load rows with `watershed load`, and declare where they lie (CREATE \
+             SOURCE)",
+        ),
         _ => ControlFlow::Continue(()),
     }
 }
@@ -214,7 +221,8 @@ fn volatile(function: &Function) -> ControlFlow<Error> {
     match name.as_str() {
         "random" | "rand" | "uuid" | "gen_random_uuid" => {
             let why = format!(
-                "{name}(): its value is another one each time a slice is read, so a result could not be repeated"
+                "{name}(): its value is another one each time a slice is read, so a result could not be repeated; \
+                 compute it when you read the view"
             );
             refuse(function, why)
         }

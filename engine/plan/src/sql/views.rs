@@ -48,7 +48,7 @@ impl VisitorMut for Expand<'_> {
             return ControlFlow::Continue(());
         };
         let [part] = &name.0[..] else {
-            let message = format!("{name}: names have one part here");
+            let message = format!("{name}: names have one part here; leave out what stands before the last dot");
             return ControlFlow::Break(Error::sql_at(message, place(name)));
         };
         let Some(ident) = part.as_ident() else { return ControlFlow::Continue(()) };

@@ -166,7 +166,11 @@ fn ends(times: &ArrayRef, step: Span, size: Span, origin: EventTime) -> Result<A
 fn units(span: Span, times: &ArrayRef) -> Result<(i64, i64)> {
     match scaled(span, EventTime(0), times.data_type()) {
         Some(units) => Ok(units),
-        None => exec_err!("windows of {span} cannot be told apart in times of type {}", times.data_type()),
+        None => exec_err!(
+            "windows of {span} cannot be told apart in times of type {}: make them longer, or cast the time to \
+             TIMESTAMP",
+            times.data_type()
+        ),
     }
 }
 

@@ -10,6 +10,7 @@ fn minio_from_files_to_an_answer_and_nothing_new_after() {
     let cli = Cli::loaded(&bucket, 3);
     let said = cli.ok(&["run", "flights.sql", "--slice", "0 s", "--commit-interval", "0 s"]);
     assert!(said.contains("created source flights") && said.contains("delays: 6 rows in 3 slices"), "{said}");
+    assert!(said.lines().last().unwrap().starts_with("requests to stores: "), "{said}");
     assert_eq!(
         cli.csv("SELECT origin, flights, delay FROM delays ORDER BY window_start"),
         ["OSL,2,26", "OSL,2,25", "OSL,2,26"]

@@ -1,0 +1,126 @@
+//! From a planned job to one that runs: the catalog is written first and then the tables, and the runtime is handed both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryReservation;
+use watershed_core::{Error, Result};
+use watershed_lake::{Create, DeltaSink, SinkOptions, TableSpec};
+use watershed_runtime::{Context, Goal, Job, Summary};
+
+use super::{Planned, Standing};
+use crate::bindings;
+use crate::catalog::Kind;
+use crate::engine::{Engine, RunOptions};
+use crate::execute::Session;
+use crate::memory;
+use crate::storable::Storable;
+use crate::tables::{self, RESULT};
+
+/// A job with the surroundings of its plans.
+pub(crate) struct Made {
+    job: Job,
+    /// Its statement would resume if it were said again.
+    or_replace: bool,
+    tasks: Arc<TaskContext>,
+    /// The memory of files being written, while the job runs.
+    writing: MemoryReservation,
+}
+
+/// Writes the catalog and the tables, and puts the job together, which is one of so many.
+pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
+    let engine = session.engine;
+    let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns } = planned;
+    let (entry, create) = match standing {
+        Standing::Resume(entry) => {
+            let create = tables::create_for(engine, &entry).await?;
+            (entry, create)
+        }
+        Standing::New(draft) => (engine.catalog().put(draft).await?, Create::Now),
+        Standing::Replace(old, draft) => {
+            let entry = engine.catalog().put(draft).await?;
+            tables::forget_checkpoints(engine, &old).await?;
+            (entry, Create::Now)
+        }
+    };
+    session.remember(entry.clone());
+    if entry.kind == Kind::MaterializedView {
+        tables::clear_for(engine, &location, &entry).await?;
+        table.owner = Some(entry.incarnation);
+    }
+    tables::clear_for(engine, &late, &entry).await?;
+    let tasks = known.planner.task_context();
+    let writing = memory::for_files(&name, jobs, tasks.memory_pool());
+    let options = SinkOptions {
+        target_file_size: settings.target_file_size,
+        lanes: parallelism,
+        create,
+        buffer: writing.size(),
+        ..SinkOptions::default()
+    };
+    let clock = engine.clock();
+    let result = DeltaSink::open(engine.stores(), RESULT, &location, table, options, clock.clone()).await?;
+    let storable = Storable::of(&lowered.rejected);
+    let rejected = TableSpec {
+        schema: storable.schema().clone(),
+        partition_by: vec![],
+        properties: BTreeMap::new(),
+        owner: Some(entry.incarnation),
+        key: None,
+    };
+    let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
+    let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
+    let (inputs, holes) = bindings::inputs(&lowered, &known)?;
+    let job = Job {
+        graph: bindings::graph(&name, lowered, holes, parallelism, jobs, &tasks),
+        name,
+        incarnation: entry.incarnation,
+        inputs,
+        dimensions: known.dimensions,
+        sink: match columns {
+            Some(columns) => {
+                Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
+            }
+            None => Arc::new(result),
+        },
+        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| storable.rows(&rows))),
+        settings,
+        goal: Goal { to_the_end: session.options.to_the_end },
+    };
+    Ok(Made { job, or_replace: entry.or_replace, tasks, writing })
+}
+
+/// Runs a job as far as it goes.
+pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (String, Result<Summary>) {
+    let name = made.job.name.clone();
+    let or_replace = made.or_replace;
+    let _writing = made.writing;
+    let (home, path) = engine.home();
+    let context = Context {
+        clock: engine.clock().clone(),
+        home: home.clone(),
+        home_path: path.clone(),
+        tasks: made.tasks,
+        progress: options.progress.clone(),
+        stop: options.stop.clone(),
+    };
+    let ended = watershed_runtime::run(made.job, &context).await;
+    let ended = ended.map_err(|e| match e {
+        Error::Stopped(message) if or_replace && message.contains("CREATE OR REPLACE") => Error::Stopped(format!(
+            "{message} (this one was made by CREATE OR REPLACE, which goes on when said again: drop it first)"
+        )),
+        other => other,
+    });
+    (name, ended)
+}
+
+/// Says which job an error is of, where the error does not.
+pub(crate) fn of_job(job: &str, e: Error) -> Error {
+    match e {
+        Error::Input(message) => Error::Input(format!("job {job}: {message}")),
+        Error::Stopped(message) => Error::Stopped(format!("job {job}: {message}")),
+        Error::Resources(message) => Error::Resources(format!("job {job}: {message}")),
+        other => other,
+    }
+}
