@@ -14,6 +14,7 @@
 //! * [`history`]: Delta tables and hive-style Parquet folders as time partitions of files.
 //! * [`table`]: result tables: schema, data files, idempotent commits.
 //! * [`keyed`]: result tables whose rows replace others.
+//! * [`upkeep`]: tables brought back into shape.
 //! * [`faults`]: an object store that fails, for tests.
 //!
 //! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only
@@ -30,6 +31,8 @@ pub mod history;
 pub mod table;
 
 pub mod keyed;
+
+pub mod upkeep;
 
 pub mod faults;
 

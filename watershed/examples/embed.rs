@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         into: at("lake/rides"),
         time_column: Some("at".into()),
         partition_by: Some("day".into()),
-        again: false,
+        ..LoadRequest::default()
     };
     println!("loaded {} rows", engine.load(&request).await?.rows);
 

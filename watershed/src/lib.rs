@@ -20,7 +20,7 @@
 //!         into: format!("{dir}/lake/rides"),
 //!         time_column: Some("at".into()),
 //!         partition_by: Some("day".into()),
-//!         again: false,
+//!         ..LoadRequest::default()
 //!     })
 //!     .await?;
 //!

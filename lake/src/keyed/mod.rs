@@ -36,9 +36,9 @@ mod bounds;
 
 mod index;
 
-mod live;
+pub(crate) mod live;
 
-mod vectors;
+pub(crate) mod vectors;
 
 mod resolve;
 

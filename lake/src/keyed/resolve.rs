@@ -144,7 +144,8 @@ async fn search(
     for file in files {
         let near = || meet(&wanted, &bounds(file.add.stats.as_deref(), keys.stored()));
         if whole || (near() && index.may_hold(file.id, probe.keys())) {
-            reads.push((file.clone(), !index.has_filter(file.id)));
+            // Where the key fixes the partition, it is maps that help the next time.
+            reads.push((file.clone(), !keys.fixes_partition && !index.has_filter(file.id)));
         }
     }
     let reads = reads.into_iter().map(|(file, filter)| {

@@ -210,7 +210,7 @@ impl<'a> KeyedChange<'a> {
             if count == Some(all.len()) {
                 continue;
             }
-            let stats = file.add.stats.as_deref().map(loose);
+            let stats = file.add.stats.as_deref().map(vectors::loose);
             vectored.push(Add { stats, data_change: true, deletion_vector: None, ..file.add.clone() });
             vectors_of.push(all.clone());
             marks.insert(file.add.path.clone(), all);
@@ -221,7 +221,7 @@ impl<'a> KeyedChange<'a> {
                 None => actions.push(("add", body(&add)?)),
                 Some(rows) => {
                     let rows = Arc::new(rows);
-                    vectored.push(Add { stats: add.stats.as_deref().map(loose), ..add });
+                    vectored.push(Add { stats: add.stats.as_deref().map(vectors::loose), ..add });
                     vectors_of.push(rows.clone());
                     marks.insert(file.path.clone(), rows);
                 }
@@ -260,7 +260,7 @@ impl<'a> KeyedChange<'a> {
                 (*hash, (!change.deletes || standing).then_some(entry))
             };
             index.carry(&group, rows.map(entry));
-            if !was_empty && (!change.deletes || standing) {
+            if !was_empty && !keys.fixes_partition && (!change.deletes || standing) {
                 index.put_filter(file, index::filter(change.keys.hashes.len(), change.keys.hashes.iter()));
             }
         }
@@ -320,11 +320,4 @@ fn added(
         all if all == file.rows => None,
         _ => Some((add, Some(marked.iter().map(u64::from).collect()))),
     })
-}
-
-/// Statistics of a file with marks: its bounds may be those of marked rows. Delta protocol, "Per-file Statistics".
-fn loose(statistics: &str) -> String {
-    let Ok(Value::Object(mut parsed)) = serde_json::from_str(statistics) else { return statistics.to_string() };
-    parsed.insert("tightBounds".to_string(), false.into());
-    Value::Object(parsed).to_string()
 }

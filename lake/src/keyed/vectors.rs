@@ -9,6 +9,7 @@ use buoyant_kernel::actions::deletion_vector_writer::{KernelDeletionVector, Stre
 use deltalake::kernel::{DeletionVectorDescriptor, StorageType};
 use object_store::{ObjectStore, PutMode, PutOptions};
 use roaring::RoaringTreemap;
+use serde_json::Value;
 use uuid::Uuid;
 use watershed_core::{Error, Result};
 
@@ -45,4 +46,11 @@ pub(crate) async fn write(
     let put = place.store.put_opts(&place.at(&name)?, bytes.into(), options).await;
     put.map_err(|e| Error::storage("cannot write", format!("{}{name}", place.url), e))?;
     Ok(descriptors)
+}
+
+/// Statistics of a file with marks: its bounds may be those of marked rows. Delta protocol, "Per-file Statistics".
+pub(crate) fn loose(statistics: &str) -> String {
+    let Ok(Value::Object(mut parsed)) = serde_json::from_str(statistics) else { return statistics.to_string() };
+    parsed.insert("tightBounds".to_string(), false.into());
+    Value::Object(parsed).to_string()
 }

@@ -222,7 +222,7 @@ async fn a_file_that_was_vacuumed_under_a_table() {
         into: world.path("delta").display().to_string(),
         time_column: Some("ts".into()),
         partition_by: Some("day".into()),
-        again: false,
+        ..LoadRequest::default()
     };
     world.engine().load(&request).await.unwrap();
     let delta = world.path("delta");

@@ -5,7 +5,7 @@ use std::fs;
 
 use arrow::util::pretty::pretty_format_batches;
 use watershed::{Engine, LoadMode, LoadRequest};
-use watershed_lake::table_info;
+use watershed_lake::{Stores, table_info};
 
 struct World {
     dir: tempfile::TempDir,
@@ -26,7 +26,12 @@ impl World {
     }
 
     fn engine(&self) -> Engine {
-        Engine::builder().home(self.path("home")).setting("commit_interval", "0 s").build().unwrap()
+        Engine::builder()
+            .home(self.path("home"))
+            .setting("commit_interval", "0 s")
+            .setting("slice", "0 s")
+            .build()
+            .unwrap()
     }
 
     async fn run(&self, sql: &str) {
@@ -133,7 +138,7 @@ async fn a_source_of_changes_fills_a_keyed_table() {
     world.run(&sql).await;
     assert_eq!(world.rows("SELECT id, v, n FROM latest ORDER BY id").await, expected);
     let table = world.path("home/tables/latest");
-    let info = table_info(world.engine().stores(), &table).await.unwrap();
+    let info = table_info(&Stores::default(), &table).await.unwrap();
     assert_eq!(info.properties["watershed.primary_key"], "id");
     assert!(info.version > 3, "an epoch a slice");
 }

@@ -68,8 +68,7 @@ async fn appends_to_a_table_without_partitions() {
         let csv = path(&format!("{hour}.csv"));
         let rows: String = (0..20).map(|m| format!("2024-05-01T{hour:02}:{:02}:00,{m}\n", m * 3)).collect();
         fs::write(&csv, format!("ts,v\n{rows}")).unwrap();
-        let load =
-            LoadRequest { files: vec![csv], into: path("lake"), time_column: None, partition_by: None, again: false };
+        let load = LoadRequest { files: vec![csv], into: path("lake"), ..LoadRequest::default() };
         engine().load(&load).await.unwrap();
         let summary = once(&engine(), &sql, false, false).await.unwrap();
         assert_eq!((summary.total.rows, summary.total.late), ((hour + 1) * 20, 0), "after load {hour}: {summary:?}");
