@@ -13,6 +13,7 @@
 //! * `parquet_object`: Parquet files in object stores, read by range and written in parts.
 //! * [`history`]: Delta tables and hive-style Parquet folders as time partitions of files.
 //! * [`table`]: result tables: schema, data files, idempotent commits.
+//! * [`keyed`]: result tables whose rows replace others.
 //! * [`faults`]: an object store that fails, for tests.
 //!
 //! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only
@@ -28,9 +29,12 @@ pub mod history;
 
 pub mod table;
 
+pub mod keyed;
+
 pub mod faults;
 
 pub use faults::{Fault, FaultCounts, FaultPlan, FaultStore};
 pub use history::{HistoryOptions, open_history};
+pub use keyed::{KeySpec, PRIMARY_KEY};
 pub use stores::{Place, RequestCounts, Stores};
 pub use table::{Create, DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, loaded, table_info};

@@ -36,10 +36,10 @@ use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
 use crate::tables::{RESULT, late_location};
-use result::{insert_columns, refuse_foreign, table_spec};
+use result::{Target, refuse_foreign, table_spec};
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
-const OF_INSERTS: [&str; 1] = ["job"];
+const OF_INSERTS: [&str; 2] = ["job", "operation"];
 
 /// What a statement comes to that may be a job.
 pub(crate) enum Next {
@@ -118,8 +118,9 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
             None => engine.default_location(&asked.name),
         },
     };
-    let columns = asked.into.map(|table| insert_columns(table, &lowered, parsed.at)).transpose()?;
-    let table = table_spec(&asked, &lowered, columns.as_deref(), parsed.at)?;
+    let target = asked.into.map(|table| Target::of(session, table, &asked, &lowered, parsed.at)).transpose()?;
+    let table = table_spec(&asked, &lowered, target.as_ref(), parsed.at)?;
+    let columns = target.map(|target| target.columns);
     // Before anything is written: what fails after the catalog has the statement would stand in the way of the mended one.
     match (&existing, asked.into) {
         (None, None) => {

@@ -124,7 +124,7 @@ pub use engine::{Builder, Engine, JobPlan, Outcome, RunOptions};
 pub use estimate::Estimate;
 pub use layers::settings_help;
 pub use listing::{ColumnInfo, RelationInfo};
-pub use load::{LoadRequest, Loaded, LoadedFile};
+pub use load::{LoadMode, LoadRequest, Loaded, LoadedFile};
 pub use metrics::Metrics;
 pub use standing::{JobInfo, JobState, Left};
 pub use verify::{Difference, Verification, VerifyOptions};

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use watershed_core::sink::{Committed, EpochWriter, Sink};
 use watershed_core::{Error, Result};
-use watershed_lake::{DeltaSink, PartitionBy, SinkOptions, TableSpec, delta_schema, loaded};
+use watershed_lake::{DeltaSink, KeySpec, PartitionBy, SinkOptions, TableSpec, delta_schema, loaded};
 
 use self::find::Found;
 use crate::engine::{Engine, parallelism, shown};
@@ -50,6 +50,24 @@ pub struct LoadRequest {
     pub partition_by: Option<String>,
     /// Load files again that were loaded before.
     pub again: bool,
+    /// How rows go into the table; `None`: upserted if the table has a key, else appended.
+    pub mode: Option<LoadMode>,
+    /// The columns of the key, of a table that is made now or that has none recorded.
+    pub key: Vec<String>,
+    /// The column by which the newer of two rows of a key is known.
+    pub sequence_by: Option<String>,
+    /// The column that says what each row does: upsert or delete.
+    pub operation: Option<String>,
+    /// A table that another made may be changed to use deletion vectors.
+    pub upgrade: bool,
+}
+
+/// How rows go into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadMode {
+    Append,
+    /// A row replaces the one with the same key.
+    Upsert,
 }
 
 /// What came of it.
@@ -108,7 +126,8 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
             inputs.push((found, read::schema(found, &session.state()).await?));
         }
         let (table, partition_by) = table_of(engine, request, &location, &inputs).await?;
-        let spec = TableSpec { schema: table.clone(), partition_by, properties: BTreeMap::new(), owner: None };
+        let key = key(engine, request, &location).await?;
+        let spec = TableSpec { schema: table.clone(), partition_by, properties: BTreeMap::new(), owner: None, key };
         let options = SinkOptions { target_file_size: settings.target_file_size, lanes, ..SinkOptions::default() };
         let sink = DeltaSink::open(engine.stores(), "load", &location, spec, options, engine.clock().clone()).await?;
         let mut work = vec![];
@@ -136,6 +155,34 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
     }
     report.elapsed = engine.clock().elapsed().saturating_sub(began);
     Ok(report)
+}
+
+/// The key by which rows are upserted; `None`: they are appended.
+async fn key(engine: &Engine, request: &LoadRequest, location: &str) -> Result<Option<KeySpec>> {
+    let recorded = tables::info(engine, location).await?.and_then(|info| KeySpec::of(&info.properties));
+    let asked = !request.key.is_empty() || request.sequence_by.is_some() || request.operation.is_some();
+    let mode = request.mode.unwrap_or(if recorded.is_some() || asked { LoadMode::Upsert } else { LoadMode::Append });
+    match (mode, recorded) {
+        (LoadMode::Append, Some(recorded)) => Err(Error::input(format!(
+            "table {location} has the key ({}), which appended rows could have twice; load with --mode upsert",
+            recorded.columns.join(", ")
+        ))),
+        (LoadMode::Append, None) if asked => {
+            Err(Error::input("--key, --sequence-by and --operation are for --mode upsert, and not for append"))
+        }
+        (LoadMode::Append, None) => Ok(None),
+        (LoadMode::Upsert, None) if request.key.is_empty() => Err(Error::input(format!(
+            "table {location} has no key recorded: name the columns of its key, as in --key id or --key region,id"
+        ))),
+        (LoadMode::Upsert, recorded) => {
+            let known = recorded.unwrap_or_default();
+            let columns = if request.key.is_empty() { known.columns } else { request.key.clone() };
+            let sequence_by = request.sequence_by.clone().or(known.sequence_by);
+            // Files are read in parallel, so their rows come in no order.
+            let (operation, upgrade) = (request.operation.clone(), request.upgrade);
+            Ok(Some(KeySpec { columns, sequence_by, operation, fold: false, upgrade }))
+        }
+    }
 }
 
 /// A file that is to be loaded.
@@ -195,7 +242,9 @@ async fn table_of(
             info.partition_columns.contains(f.name())
                 && inputs.iter().all(|(_, own)| own.field_with_name(f.name()).is_err())
         };
-        let kept: Vec<FieldRef> = info.schema.fields().iter().filter(|f| !derived(f)).cloned().collect();
+        let mut kept: Vec<FieldRef> = info.schema.fields().iter().filter(|f| !derived(f)).cloned().collect();
+        // Read beside the table's columns, and not kept.
+        kept.extend(request.operation.iter().map(|name| Arc::new(Field::new(name, DataType::Utf8, true))));
         let table: SchemaRef = Arc::new(Schema::new(kept));
         for (found, own) in inputs {
             conform::check_columns(own, &table, &found.url)?;

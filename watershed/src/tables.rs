@@ -12,7 +12,9 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use watershed_core::{Error, Result};
-use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info};
+use watershed_lake::{
+    Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info,
+};
 use watershed_plan::{CreateTable, Insert, Parsed, Statement};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
@@ -23,7 +25,7 @@ use crate::layers::{Layers, Scope, With};
 use crate::relations::statement_of;
 
 /// Options of `CREATE TABLE … WITH` besides settings and those of the object store.
-const OWN: [&str; 2] = ["location", "partition_by"];
+const OWN: [&str; 3] = ["location", "partition_by", "sequence_by"];
 
 /// The property that names who a table belongs to.
 pub(crate) const INCARNATION: &str = "watershed.incarnation";
@@ -39,6 +41,8 @@ pub(crate) fn draft(engine: &Engine, layers: &Layers, table: &CreateTable, parse
         None => None,
     };
     delta_schema(&table.columns).map_err(|e| of_table(&table.name, e))?;
+    let shown_location = location.clone().unwrap_or_else(|| engine.default_location(&table.name));
+    spec(layers, table)?.check(&shown_location).map_err(|e| of_table(&table.name, e))?;
     Ok(Draft {
         kind: Kind::Table,
         name: table.name.clone(),
@@ -66,14 +70,37 @@ pub(crate) async fn make(
             options.create = Create::AtFirstRows;
         }
     }
-    let partition_by = partition_by(&with(layers, table)?)?;
-    let properties = BTreeMap::from([(INCARNATION.to_string(), entry.incarnation.to_string())]);
-    let spec = TableSpec { schema: table.columns.clone(), partition_by, properties, owner: None };
+    let mut spec = spec(layers, table)?;
+    spec.properties.insert(INCARNATION.to_string(), entry.incarnation.to_string());
     let location = engine.location(entry);
     DeltaSink::open(engine.stores(), RESULT, &location, spec, options, engine.clock().clone())
         .await
         .map(|_| ())
         .map_err(|e| of_table(&table.name, e))
+}
+
+/// The table that a `CREATE TABLE` describes.
+fn spec(layers: &Layers, table: &CreateTable) -> Result<TableSpec> {
+    let with = with(layers, table)?;
+    let (partition_by, key) = (partition_by(&with)?, key_of(table, &with)?);
+    Ok(TableSpec { schema: table.columns.clone(), partition_by, properties: BTreeMap::new(), owner: None, key })
+}
+
+/// The key of the table that a `CREATE TABLE` makes, if it has one.
+pub(crate) fn key(layers: &Layers, table: &CreateTable) -> Result<Option<KeySpec>> {
+    key_of(table, &with(layers, table)?)
+}
+
+fn key_of(table: &CreateTable, with: &With) -> Result<Option<KeySpec>> {
+    let sequence_by = with.own("sequence_by").map(str::to_string);
+    match (table.primary_key.is_empty(), &sequence_by) {
+        (true, None) => Ok(None),
+        (true, Some(by)) => Err(Error::input(format!(
+            "table {}: sequence_by = '{by}' tells which row of a key is the newer, and the table has no key: add PRIMARY KEY (…)",
+            table.name
+        ))),
+        (false, _) => Ok(Some(KeySpec { columns: table.primary_key.clone(), sequence_by, ..KeySpec::default() })),
+    }
 }
 
 /// When the table of a job that there is already is made, if it is not there. One that the job has committed to is gone: the

@@ -39,6 +39,13 @@ pub struct Layout {
     pub inferred: bool,
 }
 
+impl Layout {
+    /// Whether files lie behind a network, where a request costs about as much as a megabyte.
+    pub fn is_remote(&self) -> bool {
+        !self.store.starts_with("file:")
+    }
+}
+
 /// Metadata key of a field's number, as Arrow's Parquet reader writes it.
 pub const FIELD_ID: &str = "PARQUET:field_id";
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::history::DeletionVector;
 
 /// A data file that was written whole and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,12 @@ pub struct WrittenFile {
     pub values: BTreeMap<String, Option<String>>,
     /// Delta statistics, JSON.
     pub stats: String,
+    /// Rows that others of the same epoch replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<DeletionVector>,
+    /// Of a keyed table: its rows are no rows of the table, but name keys that are deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deletes: bool,
 }
 
 /// What one epoch adds to one table.

@@ -29,7 +29,8 @@
 //! * [`watched`]: which row groups were opened; [`counted`], [`account`]: what became of rows.
 //! * [`stored`]: the names that files know columns by; [`relabel`]: those inside of nested columns.
 //! * [`coded`]: text that only groups rows, as dictionaries.
-//! * [`checked`]: files whose columns nobody declared; [`accounted`]: what readers hold in memory.
+//! * [`checked`]: files whose columns nobody declared; [`accounted`]: what readers hold in memory; [`ahead`]:
+//!   fewer and larger fetches from servers.
 //! * [`finish`]: what stands above the aggregate.
 //! * [`explain`]: a lowered query in words.
 
@@ -74,6 +75,8 @@ mod coded;
 mod checked;
 
 mod accounted;
+
+mod ahead;
 
 pub mod finish;
 

@@ -45,6 +45,7 @@ use watershed_core::scan::ScanFile;
 use watershed_operators::coded_text;
 
 use crate::accounted::AccountedReaders;
+use crate::ahead::AheadReaders;
 use crate::checked::CheckedReaders;
 use crate::coded::{CodedColumns, CodedNames, CodedReaders};
 use crate::stored::{ByFieldId, Stored};
@@ -231,6 +232,9 @@ impl Scan {
         }
         let pool = Arc::clone(&runtime.memory_pool);
         readers = Arc::new(AccountedReaders { inner: readers, pool });
+        if self.store != ObjectStoreUrl::local_filesystem() {
+            readers = Arc::new(AheadReaders { inner: readers });
+        }
         let watched = Arc::new(Watched::default());
         readers = Arc::new(WatchedReaders { inner: readers, watched: Arc::clone(&watched) });
         // A source of its own for each step: it carries metrics.

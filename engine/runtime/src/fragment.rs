@@ -31,6 +31,9 @@ const REJECTED: usize = 8;
 /// Smallest piece of a file worth a request of its own, in bytes.
 const MIN_PIECE: u64 = 1 << 20;
 
+/// The same for files that lie behind a network.
+const MIN_REMOTE_PIECE: u64 = 6 << 20;
+
 /// A step whose fragment runs.
 pub(crate) struct Running {
     pub(crate) step: Step,
@@ -97,7 +100,8 @@ fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> S
         ahead: step.ahead,
         rejects: Arc::clone(rejects) as _,
     });
-    let mut files = pieces(files, graph.parallelism as u64);
+    let least = if step.remote[input] { MIN_REMOTE_PIECE } else { MIN_PIECE };
+    let mut files = pieces(files, graph.parallelism as u64, least);
     if let Some(deleted) = step.deleted.get(input) {
         mark(&mut files, &step.reads[input], deleted);
     }
@@ -117,9 +121,9 @@ fn mark(pieces: &mut [ScanFile], files: &[DataFile], deleted: &[Option<Arc<Delet
 
 /// Cuts files, and pieces of files, into byte ranges, so that all workers find about the same to do; a range stands for the
 /// row groups whose first byte lies in it.
-fn pieces(files: &[DataFile], workers: u64) -> Vec<ScanFile> {
+fn pieces(files: &[DataFile], workers: u64, least: u64) -> Vec<ScanFile> {
     let total: u64 = files.iter().map(DataFile::bytes).sum();
-    let piece = total.div_ceil(PIECES * workers.max(1)).max(MIN_PIECE);
+    let piece = total.div_ceil(PIECES * workers.max(1)).max(least);
     let mut out = vec![];
     for file in files {
         let count = file.bytes().div_ceil(piece).max(1);
@@ -146,7 +150,7 @@ mod tests {
         let files = [DataFile::new("a", 3), DataFile::new("b", 10 << 20), DataFile::new("c", 3)];
         let deleted = [1, 2].map(|rows| Some(Arc::new(DeletedRows { rows, runs: std::iter::once(0..1).collect() })));
         let deleted = [None, deleted[0].clone(), deleted[1].clone()];
-        let mut pieces = pieces(&files, 2);
+        let mut pieces = pieces(&files, 2, MIN_PIECE);
         mark(&mut pieces, &files, &deleted);
         assert!(pieces.len() > 3);
         for piece in pieces {
@@ -160,7 +164,7 @@ mod tests {
         let part = DataFile { range: Some((1_000, 5 << 20)), ..DataFile::new("d", 9 << 20) };
         let small = DataFile { range: Some((7, 9)), ..DataFile::new("e", 9 << 20) };
         let files = [DataFile::new("a", 10 << 20), DataFile::new("b", 3), DataFile::new("c", 7_654_321), part, small];
-        let pieces = pieces(&files, 2);
+        let pieces = pieces(&files, 2, MIN_PIECE);
         assert!(pieces.len() > 6, "{pieces:?}");
         for f in &files {
             let ranges = pieces.iter().filter(|p| p.file.path == f.path).map(|p| p.range.unwrap_or((0, f.size)));

@@ -61,6 +61,8 @@ pub(crate) struct Step {
     pub(crate) deleted: Vec<Vec<Option<Arc<DeletedRows>>>>,
     /// For each input, whether any of its files may hold rows that must be rejected.
     pub(crate) suspect: Vec<bool>,
+    /// Inputs whose files lie behind a network.
+    pub(crate) remote: Vec<bool>,
     /// The watermark before the step.
     pub(crate) before: EventTime,
     /// The watermark after it; [`EventTime::MAX`] closes every window.
@@ -263,7 +265,8 @@ impl Sources {
         let suspect = reads.iter().map(|files| !files.iter().all(|f| is_clean(f, before, self.ahead))).collect();
         let inputs = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone()));
         let positions = inputs.chain(self.dimensions.clone()).collect();
-        Step { reads, deleted, suspect, before, watermark, ahead: self.ahead, positions }
+        let remote = self.inputs.iter().map(|pinned| pinned.input.history.layout().is_remote()).collect();
+        Step { reads, deleted, suspect, remote, before, watermark, ahead: self.ahead, positions }
     }
 
     /// Reads the statistics that the decision about a slice wants and the file list did not have.

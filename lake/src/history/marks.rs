@@ -20,6 +20,7 @@ use deltalake::kernel::DeletionVectorDescriptor;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::path::Path;
+use roaring::RoaringTreemap;
 use url::Url;
 use watershed_core::history::{DataFile, DeletedRows, DeletionVector};
 use watershed_core::{Error, Result};
@@ -61,44 +62,18 @@ pub(crate) async fn deleted(
 }
 
 async fn one(place: &Place, location: &str, file: &DataFile, vector: &DeletionVector) -> Result<DeletedRows> {
-    let damaged = |why: String| {
-        Error::stopped(format!(
-            "the deletion vector of file {} in table {location} cannot be used: {why}; nothing was read. Restore the \
-             table, or have it rewrite the file (REORG TABLE … APPLY (PURGE)) and build the view anew (CREATE OR REPLACE)",
-            file.path
-        ))
-    };
     let rows = match file.rows {
         Some(rows) if file.range.is_none() => rows,
         // A piece knows of its own rows only, and vectors speak of the file's.
         _ => {
             let metadata = footer::read(place, &file.path, file.size).await?;
-            u64::try_from(metadata.file_metadata().num_rows()).map_err(|e| damaged(e.to_string()))?
+            let rows = metadata.file_metadata().num_rows();
+            u64::try_from(rows).map_err(|e| damaged(location, &file.path, &e.to_string()))?
         }
     };
-    let storage: Storage = vector.storage.parse().map_err(|e: KernelError| damaged(e.to_string()))?;
-    let path = vector.path_or_inline.clone();
-    let described = Descriptor::try_new(storage, path, vector.offset, vector.size, vector.cardinality);
-    let mut described = described.map_err(|e| damaged(e.to_string()))?;
-    // A truncated text makes the kernel panic.
-    if storage == Storage::Inline && vector.path_or_inline.len() < 5 {
-        return Err(damaged(format!("`{}` is no bitmap", vector.path_or_inline)));
-    }
-    let mut handler = Fetched(Bytes::new());
-    if let Some(url) = described.absolute_path(&place.url).map_err(|e| damaged(e.to_string()))? {
-        handler.0 = fetch(place, &url, vector).await.map_err(|e| match e {
-            object_store::Error::NotFound { .. } => damaged(format!("{url} is gone")),
-            e @ object_store::Error::Generic { .. } if out_of_range(&e) => damaged(format!("{url} is cut short: {e}")),
-            e => Error::storage(format!("cannot read {url}, the deletion vector of"), &file.path, e),
-        })?;
-        described.offset = Some(1);
-    }
-    let bitmap = described.read(Arc::new(handler), &place.url).map_err(|e| damaged(e.to_string()))?;
-    if i64::try_from(bitmap.len()) != Ok(vector.cardinality) {
-        return Err(damaged(format!("it marks {} rows, and the log says {}", bitmap.len(), vector.cardinality)));
-    }
+    let bitmap = bitmap(place, location, &file.path, vector).await?;
     if let Some(last) = bitmap.max().filter(|last| *last >= rows) {
-        return Err(damaged(format!("it marks row {last}, and the file has {rows}")));
+        return Err(damaged(location, &file.path, &format!("it marks row {last}, and the file has {rows}")));
     }
     let mut deleted = DeletedRows { rows, runs: vec![] };
     for row in bitmap {
@@ -108,6 +83,45 @@ async fn one(place: &Place, location: &str, file: &DataFile, vector: &DeletionVe
         }
     }
     Ok(deleted)
+}
+
+/// The rows that a vector marks. Whether the file has them is not known here.
+pub(crate) async fn bitmap(
+    place: &Place,
+    location: &str,
+    path: &str,
+    vector: &DeletionVector,
+) -> Result<RoaringTreemap> {
+    let damaged = |why: &str| damaged(location, path, why);
+    let storage: Storage = vector.storage.parse().map_err(|e: KernelError| damaged(&e.to_string()))?;
+    let text = vector.path_or_inline.clone();
+    let described = Descriptor::try_new(storage, text, vector.offset, vector.size, vector.cardinality);
+    let mut described = described.map_err(|e| damaged(&e.to_string()))?;
+    // A truncated text makes the kernel panic.
+    if storage == Storage::Inline && vector.path_or_inline.len() < 5 {
+        return Err(damaged(&format!("`{}` is no bitmap", vector.path_or_inline)));
+    }
+    let mut handler = Fetched(Bytes::new());
+    if let Some(url) = described.absolute_path(&place.url).map_err(|e| damaged(&e.to_string()))? {
+        handler.0 = fetch(place, &url, vector).await.map_err(|e| match e {
+            object_store::Error::NotFound { .. } => damaged(&format!("{url} is gone")),
+            e @ object_store::Error::Generic { .. } if out_of_range(&e) => damaged(&format!("{url} is cut short: {e}")),
+            e => Error::storage(format!("cannot read {url}, the deletion vector of"), path, e),
+        })?;
+        described.offset = Some(1);
+    }
+    let bitmap = described.read(Arc::new(handler), &place.url).map_err(|e| damaged(&e.to_string()))?;
+    if i64::try_from(bitmap.len()) != Ok(vector.cardinality) {
+        return Err(damaged(&format!("it marks {} rows, and the log says {}", bitmap.len(), vector.cardinality)));
+    }
+    Ok(bitmap)
+}
+
+fn damaged(location: &str, path: &str, why: &str) -> Error {
+    Error::stopped(format!(
+        "the deletion vector of file {path} in table {location} cannot be used: {why}; nothing was read. Restore the \
+         table, or have it rewrite the file (REORG TABLE … APPLY (PURGE)) and build the view anew (CREATE OR REPLACE)"
+    ))
 }
 
 /// The version byte of a file of vectors and the one vector, as if it were the file's only one.

@@ -29,7 +29,7 @@ mod stats;
 
 mod footer;
 
-mod marks;
+pub(crate) mod marks;
 
 mod evolve;
 

@@ -3,10 +3,16 @@
 //! A feature that is not known is refused by name: reading on could give wrong rows, writing on could break the table.
 //! Delta protocol, "Table Features" and "Requirements for Writers".
 
+use std::collections::BTreeSet;
+
 use watershed_core::{Error, Result};
 
 use super::columns::{Mapping, mapping};
-use super::{LogMetadata, LogProtocol};
+use super::{LogMetadata, LogProtocol, TableState};
+use crate::keyed::PRIMARY_KEY;
+
+const VECTORS: &str = "deletionVectors";
+const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
 
 /// Reader features that the history heeds, or that concern those who clean up alone.
 const READABLE: &[&str] = &[
@@ -82,6 +88,81 @@ pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &L
         )));
     }
     Ok(())
+}
+
+/// Errors unless rows may be replaced, and readers of changes miss nothing by it.
+pub(crate) fn check_replaceable(table: &str, metadata: &LogMetadata) -> Result<()> {
+    let on = |property: &str| metadata.configuration.get(property).is_some_and(|on| on == "true");
+    if on("delta.appendOnly") {
+        return Err(Error::input(format!(
+            "table {table} may only be appended to (delta.appendOnly), so no row of it can be replaced; remove the \
+             property, or write to another table"
+        )));
+    }
+    if on("delta.enableChangeDataFeed") {
+        return Err(Error::input(format!(
+            "table {table} keeps a change data feed (delta.enableChangeDataFeed), which Watershed cannot write for \
+             replaced rows yet; remove the property: `CHANGES(…)` and Watershed's readers do not need it"
+        )));
+    }
+    Ok(())
+}
+
+/// The protocol and metadata with which a table may have deletion vectors; `None` if it has them already.
+///
+/// What the protocol had by its version alone has to be named once it has a list of features. Delta protocol, "Table
+/// Features".
+pub(crate) fn with_deletion_vectors(
+    table: &str,
+    state: &TableState,
+    upgrade: bool,
+) -> Result<Option<(LogProtocol, LogMetadata)>> {
+    let (protocol, metadata) = (&state.protocol, &state.metadata);
+    let listed = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == VECTORS);
+    let enabled = metadata.configuration.get(ENABLE_VECTORS).is_some_and(|on| on == "true");
+    if enabled && listed(&protocol.reader_features) && listed(&protocol.writer_features) {
+        return Ok(None);
+    }
+    let ours = metadata.configuration.contains_key(PRIMARY_KEY);
+    if !ours && !upgrade {
+        return Err(Error::input(format!(
+            "table {table} was not made by Watershed and does not use deletion vectors, by which rows are replaced; to have \
+             it changed so that it does (older readers then refuse it), allow it: --upgrade"
+        )));
+    }
+    let older = |version: i32| -> &[&str] {
+        match version {
+            ..2 => &[],
+            2 => &["appendOnly", "invariants"],
+            3 => &["appendOnly", "invariants", "checkConstraints"],
+            4 => &["appendOnly", "invariants", "checkConstraints", "changeDataFeed", "generatedColumns"],
+            _ => &[
+                "appendOnly",
+                "invariants",
+                "checkConstraints",
+                "changeDataFeed",
+                "generatedColumns",
+                "columnMapping",
+                "identityColumns",
+            ],
+        }
+    };
+    let with = |known: &Option<Vec<String>>, built_in: &[&str]| {
+        let known = known.iter().flatten().cloned().chain(built_in.iter().map(|f| f.to_string()));
+        let all: BTreeSet<String> = known.chain([VECTORS.to_string()]).collect();
+        Some(all.into_iter().collect())
+    };
+    let built_in = if protocol.min_writer_version < 7 { older(protocol.min_writer_version) } else { &[] };
+    // Reader version 2 is column mapping, which writers here refuse.
+    let protocol = LogProtocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: with(&protocol.reader_features, &[]),
+        writer_features: with(&protocol.writer_features, built_in),
+    };
+    let mut metadata = metadata.clone();
+    metadata.configuration.insert(ENABLE_VECTORS.to_string(), "true".to_string());
+    Ok(Some((protocol, metadata)))
 }
 
 fn maps_columns(metadata: &LogMetadata) -> bool {

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deltalake::DeltaTable;
 use deltalake::kernel::{Add, Transaction};
 use object_store::{PutMode, PutOptions};
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use watershed_core::clock::Clock;
 use watershed_core::epoch::CommitDecision;
-use watershed_core::sink::{Committed, PreparedCommit};
+use watershed_core::sink::{Committed, PreparedCommit, WrittenFile};
 use watershed_core::{Error, Result};
 
 use crate::log::{self, LogCommit, Refreshed, TableState, commit_path};
@@ -42,26 +43,52 @@ const SEARCH: u64 = 1000;
 /// As delta-rs, unless the table says otherwise.
 const CHECKPOINT_INTERVAL: u64 = 100;
 
-/// What is to be made visible.
-pub(crate) struct Append<'a> {
+/// What a commit is known by, and what it records.
+pub(crate) struct Identified<'a> {
     pub(crate) transactions: Vec<Transaction>,
-    pub(crate) prepared: &'a PreparedCommit,
-    pub(crate) partition_columns: &'a [String],
     pub(crate) info: &'a BTreeMap<String, Value>,
 }
 
-/// What commits that won mean to an append.
+/// What is to be made visible.
+#[async_trait]
+pub(crate) trait Change: Send {
+    /// Learns of what came since it was last told, and what that means to it.
+    async fn follow(&mut self, applications: &[&str], came: &Refreshed) -> Result<Conflict>;
+
+    /// The log's actions that make it visible on this very version.
+    async fn actions(&mut self, state: &TableState, now: i64) -> Result<Actions>;
+}
+
+/// A log entry without what identifies it.
+pub(crate) struct Actions {
+    pub(crate) operation: &'static str,
+    pub(crate) parameters: Value,
+    /// Nothing but added files, without a look at what is there.
+    pub(crate) blind: bool,
+    /// Name and body.
+    pub(crate) actions: Vec<(&'static str, Value)>,
+}
+
+/// Files that are added.
+pub(crate) struct Append<'a> {
+    pub(crate) prepared: &'a PreparedCommit,
+    pub(crate) partition_columns: &'a [String],
+}
+
+/// What commits that won mean to one that lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Conflict {
-    /// Nothing: other appends, deletes and compactions do not touch what we add.
+    /// Nothing: for an append, other appends, deletes and compactions do not touch what it adds.
     None,
+    /// Work it out anew on the version that is there now.
+    Rebase,
     /// One of our applications got further: decide anew.
     Transaction,
     /// Metadata or protocol changed: judge the table anew.
     Table,
 }
 
-/// Judges the winning commits. Pure.
+/// Judges the winning commits, for an append. Pure.
 pub(crate) fn conflict(applications: &[&str], winning: &[LogCommit]) -> Conflict {
     let ours = |t: &Transaction| applications.contains(&t.app_id.as_str());
     if winning.iter().any(|c| c.metadata.is_some() || c.protocol.is_some()) {
@@ -77,22 +104,23 @@ pub(crate) fn conflict(applications: &[&str], winning: &[LogCommit]) -> Conflict
 pub(crate) async fn commit(
     place: &Place,
     state: &mut TableState,
-    append: &Append<'_>,
+    identified: &Identified<'_>,
+    change: &mut dyn Change,
     clock: &dyn Clock,
-    judge: impl Fn(&TableState) -> Result<()>,
-    decide: impl Fn(&TableState) -> CommitDecision,
+    rules: Rules<'_>,
 ) -> Result<Committed> {
     let id = clock.id();
-    let applications: Vec<&str> = append.transactions.iter().map(|t| t.app_id.as_str()).collect();
     let (mut races, mut failures, mut tried) = (0, 0, false);
     loop {
-        let failure = match attempt(place, state, append, clock, id, &applications, &judge, &decide).await? {
+        let failure = match attempt(place, state, identified, change, clock, id, &rules).await? {
             Attempt::Committed(version) => {
                 checkpoint(place, state, version).await;
                 return Ok(Committed::Now { version });
             }
             // That it is done is known; whose it is only makes the answer finer.
-            Attempt::Before if tried => return Ok(whose(place, state, append, id).await.unwrap_or(Committed::Before)),
+            Attempt::Before if tried => {
+                return Ok(whose(place, state, identified, id).await.unwrap_or(Committed::Before));
+            }
             Attempt::Before => return Ok(Committed::Before),
             Attempt::Lost => {
                 tried = true;
@@ -116,6 +144,14 @@ pub(crate) async fn commit(
     }
 }
 
+/// How a writer judges the table that it commits to.
+pub(crate) struct Rules<'a> {
+    /// Errors when the table is not what we may write to.
+    pub(crate) judge: &'a (dyn Fn(&TableState) -> Result<()> + Sync),
+    /// What the state means for the commit.
+    pub(crate) decide: &'a (dyn Fn(&TableState) -> CommitDecision + Sync),
+}
+
 enum Attempt {
     /// Our put went through.
     Committed(u64),
@@ -127,36 +163,42 @@ enum Attempt {
     Failed { put: bool, failure: Error },
 }
 
-#[allow(clippy::too_many_arguments)] // The parts of one loop's body.
 async fn attempt(
     place: &Place,
     state: &mut TableState,
-    append: &Append<'_>,
+    identified: &Identified<'_>,
+    change: &mut dyn Change,
     clock: &dyn Clock,
     id: Uuid,
-    applications: &[&str],
-    judge: &impl Fn(&TableState) -> Result<()>,
-    decide: &impl Fn(&TableState) -> CommitDecision,
+    rules: &Rules<'_>,
 ) -> Result<Attempt> {
+    let applications: Vec<&str> = identified.transactions.iter().map(|t| t.app_id.as_str()).collect();
     match state.refresh(place).await {
-        Ok(Refreshed::Commits(winning)) => match conflict(applications, &winning) {
-            Conflict::Table => judge(state)?,
-            Conflict::Transaction | Conflict::None => {}
-        },
-        Ok(Refreshed::Anew) => judge(state)?,
+        Ok(came) => {
+            let conflict = change.follow(&applications, &came).await?;
+            if matches!(came, Refreshed::Anew) || conflict == Conflict::Table {
+                (rules.judge)(state)?;
+            }
+        }
         Err(failure @ Error::Storage { .. }) => return Ok(Attempt::Failed { put: false, failure }),
         Err(e) => return Err(e),
     }
-    match decide(state) {
+    match (rules.decide)(state) {
         CommitDecision::Done => return Ok(Attempt::Before),
         CommitDecision::Stop(why) => {
             return Err(Error::stopped(format!("table {} (version {}): {why}", place.url, state.version)));
         }
         CommitDecision::Commit => {}
     }
+    let now = clock.now().0 / 1000;
+    let actions = match change.actions(state, now).await {
+        Ok(actions) => actions,
+        Err(failure @ Error::Storage { .. }) => return Ok(Attempt::Failed { put: false, failure }),
+        Err(e) => return Err(e),
+    };
     let version = state.version + 1;
     let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-    let entry = entry(append, id, clock.now().0 / 1000, state.version)?;
+    let entry = entry(identified, actions, id, now, state.version)?;
     match place.store.put_opts(&commit_path(place, version), entry.into(), options).await {
         Ok(_) => Ok(Attempt::Committed(version)),
         Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Attempt::Lost),
@@ -168,48 +210,69 @@ async fn attempt(
 }
 
 /// The log entry, one action a line.
-fn entry(append: &Append<'_>, id: Uuid, now: i64, read_version: u64) -> Result<String> {
+fn entry(identified: &Identified<'_>, of: Actions, id: Uuid, now: i64, read_version: u64) -> Result<String> {
     let mut lines = vec![
         json!({"commitInfo": {
             "timestamp": now,
-            "operation": "WRITE",
-            // Spark takes text only.
-            "operationParameters": {"mode": "Append", "partitionBy": json!(append.partition_columns).to_string()},
+            "operation": of.operation,
+            "operationParameters": of.parameters,
             "readVersion": read_version,
-            "isBlindAppend": true,
+            "isBlindAppend": of.blind,
             "engineInfo": ENGINE,
-            OURS: {"commit": id, "info": append.info},
+            OURS: {"commit": id, "info": identified.info},
         }})
         .to_string(),
     ];
-    let mut line = |name: &str, action: serde_json::Result<Value>| {
-        let action = action.map_err(|e| Error::bug(format!("an action as JSON: {e}")))?;
-        lines.push(json!({ name: action }).to_string());
-        Ok::<_, Error>(())
-    };
-    for transaction in &append.transactions {
+    for transaction in &identified.transactions {
         let transaction = Transaction { last_updated: Some(now), ..transaction.clone() };
-        line("txn", serde_json::to_value(transaction))?;
+        lines.push(json!({ "txn": body(&transaction)? }).to_string());
     }
-    for file in &append.prepared.files {
-        let size = i64::try_from(file.size).map_err(|_| Error::bug(format!("{} is too large", file.path)))?;
-        let add = Add {
-            path: file.path.clone(),
-            partition_values: file.values.clone().into_iter().collect::<HashMap<_, _>>(),
-            size,
-            modification_time: now,
-            data_change: true,
-            stats: Some(file.stats.clone()),
-            ..Default::default()
-        };
-        line("add", serde_json::to_value(add))?;
-    }
+    lines.extend(of.actions.into_iter().map(|(name, body)| json!({ name: body }).to_string()));
     Ok(lines.join("\n"))
 }
 
+/// An action as the log has it.
+pub(crate) fn body(action: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(action).map_err(|e| Error::bug(format!("an action as JSON: {e}")))
+}
+
+/// The action that adds a file.
+pub(crate) fn add(file: &WrittenFile, now: i64) -> Result<Add> {
+    Ok(Add {
+        path: file.path.clone(),
+        partition_values: file.values.clone().into_iter().collect::<HashMap<_, _>>(),
+        size: i64::try_from(file.size).map_err(|_| Error::bug(format!("{} is too large", file.path)))?,
+        modification_time: now,
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        ..Default::default()
+    })
+}
+
+#[async_trait]
+impl Change for Append<'_> {
+    async fn follow(&mut self, applications: &[&str], came: &Refreshed) -> Result<Conflict> {
+        Ok(match came {
+            Refreshed::Commits(winning) => conflict(applications, winning),
+            Refreshed::Anew => Conflict::Table,
+        })
+    }
+
+    async fn actions(&mut self, _: &TableState, now: i64) -> Result<Actions> {
+        let adds = self.prepared.files.iter().map(|file| Ok(("add", body(&add(file, now)?)?)));
+        Ok(Actions {
+            operation: "WRITE",
+            // Spark takes text only.
+            parameters: json!({"mode": "Append", "partitionBy": json!(self.partition_columns).to_string()}),
+            blind: true,
+            actions: adds.collect::<Result<_>>()?,
+        })
+    }
+}
+
 /// Whether the commit that the table has is this call's, though its answer was lost.
-async fn whose(place: &Place, state: &TableState, append: &Append<'_>, id: Uuid) -> Result<Committed> {
-    let Some(first) = append.transactions.first() else { return Ok(Committed::Before) };
+async fn whose(place: &Place, state: &TableState, identified: &Identified<'_>, id: Uuid) -> Result<Committed> {
+    let Some(first) = identified.transactions.first() else { return Ok(Committed::Before) };
     let found = find(place, state, &first.app_id, first.version).await?;
     let ours = found.filter(|commit| ours(commit, "commit").and_then(Value::as_str) == Some(&id.to_string()));
     Ok(ours.map_or(Committed::Before, |commit| Committed::Now { version: commit.version }))

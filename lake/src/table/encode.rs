@@ -20,6 +20,8 @@ use watershed_core::{Error, Result};
 use super::SinkOptions;
 use super::shape::{Key, Shape};
 use super::statistics::statistics;
+use crate::keyed::fold::FileKeys;
+use crate::keyed::key::KeyHash;
 use crate::parquet_object::ObjectWriter;
 use crate::stores::Place;
 
@@ -38,6 +40,8 @@ pub(crate) struct Encoding {
     properties: WriterProperties,
     /// In file names, so that no two attempts ever write the same file.
     attempt: Uuid,
+    /// What files are named after.
+    kind: &'static str,
     files: AtomicU64,
     running: AtomicUsize,
     failure: Mutex<Option<Error>>,
@@ -53,10 +57,20 @@ impl Encoding {
             buffer: options.buffer,
             properties,
             attempt,
+            kind: "part",
             files: AtomicU64::new(0),
             running: AtomicUsize::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// Gives files another kind of name.
+    pub(crate) fn named(self, kind: &'static str) -> Self {
+        Encoding { kind, ..self }
+    }
+
+    pub(crate) fn attempt(&self) -> Uuid {
+        self.attempt
     }
 
     /// The first failure of an encoder; a channel that closed early means there is one.
@@ -68,13 +82,9 @@ impl Encoding {
     }
 
     /// Encodes what comes until the channel closes. `None` after a failure, which is kept for whoever asks.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        key: Key,
-        batches: mpsc::Receiver<RecordBatch>,
-    ) -> Option<Vec<WrittenFile>> {
+    pub(crate) async fn run(self: Arc<Self>, key: Key, parts: mpsc::Receiver<Part>) -> Option<Vec<Encoded>> {
         self.running.fetch_add(1, Ordering::Relaxed);
-        let written = self.encode(&key, batches).await;
+        let written = self.encode(&key, parts).await;
         self.running.fetch_sub(1, Ordering::Relaxed);
         match written {
             Ok(files) => Some(files),
@@ -85,15 +95,20 @@ impl Encoding {
         }
     }
 
-    async fn encode(&self, key: &Key, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<WrittenFile>> {
+    async fn encode(&self, key: &Key, mut parts: mpsc::Receiver<Part>) -> Result<Vec<Encoded>> {
         let mut written = vec![];
         let mut open: Option<OpenFile> = None;
-        while let Some(batch) = batches.recv().await {
+        while let Some(part) = parts.recv().await {
             let mut file = match open.take() {
                 Some(file) => file,
                 None => self.begin(key)?,
             };
-            self.append(&mut file, &batch).await?;
+            if let Some(keys) = part.keys {
+                file.keys.arrivals.push((file.keys.hashes.len(), keys.arrival));
+                file.keys.hashes.extend(keys.hashes);
+                file.keys.sequences.extend(keys.sequences);
+            }
+            self.append(&mut file, &part.rows).await?;
             let size = file.writer.bytes_written() + file.writer.in_progress_size();
             if u64::try_from(size).unwrap_or(u64::MAX) >= self.target_file_size {
                 written.push(self.end(key, file).await?);
@@ -109,12 +124,18 @@ impl Encoding {
 
     fn begin(&self, key: &Key) -> Result<OpenFile> {
         let n = self.files.fetch_add(1, Ordering::Relaxed);
-        let path = format!("{}part-{}-{n:05}.snappy.parquet", folder(&self.shape, key), self.attempt);
+        let path = format!("{}{}-{}-{n:05}.snappy.parquet", folder(&self.shape, key), self.kind, self.attempt);
         let object = ObjectWriter::new(self.place.store.clone(), self.place.at(&path)?);
         let schema = self.shape.file_schema.clone();
         let nan = vec![false; schema.fields().len()];
         let writer = AsyncArrowWriter::try_new(object, schema, Some(self.properties.clone()));
-        Ok(OpenFile { writer: writer.map_err(|e| self.failed(&path, e))?, path, nan, rows: 0 })
+        Ok(OpenFile {
+            writer: writer.map_err(|e| self.failed(&path, e))?,
+            path,
+            nan,
+            rows: 0,
+            keys: FileKeys::default(),
+        })
     }
 
     async fn append(&self, file: &mut OpenFile, batch: &RecordBatch) -> Result<()> {
@@ -130,16 +151,19 @@ impl Encoding {
         Ok(())
     }
 
-    async fn end(&self, key: &Key, mut file: OpenFile) -> Result<WrittenFile> {
+    async fn end(&self, key: &Key, mut file: OpenFile) -> Result<Encoded> {
         let metadata = file.writer.finish().await.map_err(|e| self.failed(&file.path, e))?;
-        let stats = statistics(&metadata, &self.shape.file_schema, &file.nan, &self.shape.time_columns());
-        Ok(WrittenFile {
+        let stats = statistics(&metadata, &self.shape.file_schema, &file.nan, &self.shape.planned_by());
+        let written = WrittenFile {
             path: file.path,
             size: file.writer.bytes_written() as u64,
             rows: file.rows,
             values: self.shape.values(key),
             stats,
-        })
+            marks: None,
+            deletes: false,
+        };
+        Ok(Encoded { file: written, partition: key.clone(), keys: file.keys })
     }
 
     fn failed(&self, path: &str, e: parquet::errors::ParquetError) -> Error {
@@ -148,11 +172,35 @@ impl Encoding {
     }
 }
 
+/// Rows on their way to a file.
+pub(crate) struct Part {
+    pub(crate) rows: RecordBatch,
+    /// Of a keyed table.
+    pub(crate) keys: Option<PartKeys>,
+}
+
+/// The keys of a part's rows, row by row.
+pub(crate) struct PartKeys {
+    pub(crate) hashes: Vec<KeyHash>,
+    /// Empty without a sequence column.
+    pub(crate) sequences: Vec<i64>,
+    pub(crate) arrival: u64,
+}
+
+/// A file that was written whole.
+pub(crate) struct Encoded {
+    pub(crate) file: WrittenFile,
+    pub(crate) partition: Key,
+    /// Empty in a table without a key.
+    pub(crate) keys: FileKeys,
+}
+
 struct OpenFile {
     path: String,
     writer: AsyncArrowWriter<ObjectWriter>,
     nan: Vec<bool>,
     rows: u64,
+    keys: FileKeys,
 }
 
 fn properties(schema: &Schema) -> WriterProperties {

@@ -21,17 +21,17 @@ mod partition_by;
 
 mod types;
 
-mod shape;
+pub(crate) mod shape;
 
 mod statistics;
 
-mod encode;
+pub(crate) mod encode;
 
-mod writer;
+pub(crate) mod writer;
 
 mod create;
 
-mod commit;
+pub(crate) mod commit;
 
 mod sink;
 
@@ -41,6 +41,8 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use uuid::Uuid;
+
+use crate::keyed::{KeySpec, Keyed};
 
 pub use info::{TableInfo, loaded, table_info};
 pub use partition_by::PartitionBy;
@@ -64,13 +66,20 @@ pub struct TableSpec {
     /// The incarnation of the view whose result this is; a table of another's is refused. `None`: whoever's table it
     /// is.
     pub owner: Option<Uuid>,
+    /// Rows replace those with the same key.
+    pub key: Option<KeySpec>,
 }
 
 impl TableSpec {
     /// Errors unless a table at `location` could be made so: column types and names, partitioning, properties.
     pub fn check(&self, location: &str) -> watershed_core::Result<()> {
         create::check_properties(&self.properties)?;
-        shape::Shape::of_new(location, self).map(|_| ())
+        let (spec, _) = Keyed::rows(self.clone())?;
+        let shape = shape::Shape::of_new(location, &spec)?;
+        match &self.key {
+            None => Ok(()),
+            Some(key) => Keyed::columns(location, key, &shape, Uuid::nil()).map(|_| ()),
+        }
     }
 }
 
@@ -93,10 +102,12 @@ pub struct SinkOptions {
     pub create: Create,
     /// Bytes of unfinished row groups that all files of an epoch may hold together, about.
     pub buffer: usize,
+    /// Bytes that the key index of a keyed table may take.
+    pub index: usize,
 }
 
 impl Default for SinkOptions {
     fn default() -> Self {
-        SinkOptions { target_file_size: 128 << 20, lanes: 1, create: Create::Now, buffer: 256 << 20 }
+        SinkOptions { target_file_size: 128 << 20, lanes: 1, create: Create::Now, buffer: 256 << 20, index: 512 << 20 }
     }
 }

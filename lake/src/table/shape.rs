@@ -35,6 +35,8 @@ pub(crate) struct Shape {
     /// For each column of a file, where it comes from, and whether the table allows NULL.
     columns: Vec<(usize, bool)>,
     partitions: Vec<Source>,
+    /// The key's columns, if the table is keyed.
+    key: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +44,19 @@ struct Source {
     by: PartitionBy,
     input: usize,
     field: FieldRef,
+}
+
+/// Rows as the columns of files, and their values of the partition columns.
+pub(crate) struct StoredRows {
+    pub(crate) file: RecordBatch,
+    pub(crate) partitions: Vec<ArrayRef>,
+}
+
+/// Where a column of the table is found.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    InFiles(usize, FieldRef),
+    InPartitions(usize, FieldRef),
 }
 
 /// Beyond this many runs of equal partition values a batch is sorted first: a run is worth some hundred rows.
@@ -184,16 +199,44 @@ impl Shape {
             file_schema: file_schema.into(),
             columns,
             partitions,
+            key: spec.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
         })
     }
 
-    /// The columns whose statistics readers plan by: the sources of derived partition columns.
-    pub(crate) fn time_columns(&self) -> Vec<&str> {
+    /// The columns whose statistics readers plan by: the sources of derived partition columns, and the key.
+    pub(crate) fn planned_by(&self) -> Vec<&str> {
         let derived = self.partitions.iter().filter_map(|source| match &source.by {
             PartitionBy::Day(name) | PartitionBy::Hour(name) => Some(name.as_str()),
             PartitionBy::Column(_) => None,
         });
-        derived.collect()
+        derived.chain(self.key.iter().map(String::as_str)).collect()
+    }
+
+    /// The same for rows that name a key and nothing else: every column may be NULL.
+    pub(crate) fn of_keys_alone(&self) -> Shape {
+        let open = |f: &FieldRef| f.as_ref().clone().with_nullable(true);
+        let fields: Vec<Field> = self.file_schema.fields().iter().map(open).collect();
+        let columns = self.columns.iter().map(|(input, _)| (*input, true)).collect();
+        Shape { file_schema: Schema::new(fields).into(), columns, ..self.clone() }
+    }
+
+    /// Where a column of the table is, among those that the rows have.
+    pub(crate) fn find(&self, name: &str) -> Option<Stored> {
+        let in_files = self.file_schema.fields().iter().position(|f| f.name() == name);
+        let stored = in_files.map(|i| Stored::InFiles(i, self.file_schema.fields()[i].clone()));
+        let in_partitions = || {
+            let at = self.partitions.iter().position(|source| source.field.name() == name)?;
+            Some(Stored::InPartitions(at, self.partitions[at].field.clone()))
+        };
+        stored.or_else(in_partitions)
+    }
+
+    /// Whether rows with equal values of these columns are of one partition.
+    pub(crate) fn partition_follows_from(&self, columns: &[String]) -> bool {
+        self.partitions.iter().all(|source| {
+            let (PartitionBy::Column(name) | PartitionBy::Day(name) | PartitionBy::Hour(name)) = &source.by;
+            columns.contains(name)
+        })
     }
 
     /// A key as the log has it.
@@ -203,6 +246,11 @@ impl Shape {
 
     /// The rows as the table keeps them, cut into its partitions. Rows of one partition keep their order.
     pub(crate) fn cut(&self, rows: &RecordBatch) -> Result<Vec<(Key, RecordBatch)>> {
+        self.split(self.stored(rows)?)
+    }
+
+    /// The rows as the table keeps them.
+    pub(crate) fn stored(&self, rows: &RecordBatch) -> Result<StoredRows> {
         let fail = |e| Error::bug(format!("{}: cutting rows into partitions: {e}", self.location));
         let mut columns = Vec::with_capacity(self.columns.len());
         for (field, (input, nullable)) in self.file_schema.fields().iter().zip(&self.columns) {
@@ -217,13 +265,20 @@ impl Shape {
             columns.push(column);
         }
         let file = RecordBatch::try_new(self.file_schema.clone(), columns).map_err(fail)?;
+        let partitions = self.partitions.iter().map(|s| self.key_column(s, rows)).collect::<Result<Vec<_>>>()?;
+        Ok(StoredRows { file, partitions })
+    }
+
+    /// Cuts rows into the table's partitions.
+    pub(crate) fn split(&self, StoredRows { file, partitions }: StoredRows) -> Result<Vec<(Key, RecordBatch)>> {
+        let fail = |e| Error::bug(format!("{}: cutting rows into partitions: {e}", self.location));
         if file.num_rows() == 0 {
             return Ok(vec![]);
         }
-        if self.partitions.is_empty() {
+        if partitions.is_empty() {
             return Ok(vec![(vec![], file)]);
         }
-        let mut keys = self.partitions.iter().map(|s| self.key_column(s, rows)).collect::<Result<Vec<_>>>()?;
+        let mut keys = partitions;
         let mut file = file;
         let mut ranges = partition(&keys).map_err(fail)?.ranges();
         if ranges.len() > 1 + file.num_rows() / RUN {

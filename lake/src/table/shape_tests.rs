@@ -10,7 +10,7 @@ const DAY: i64 = Span::DAY.0;
 
 fn spec(schema: SchemaRef, partition_by: &str) -> TableSpec {
     let partition_by = if partition_by.is_empty() { vec![] } else { PartitionBy::parse(partition_by).unwrap() };
-    TableSpec { schema, partition_by, properties: BTreeMap::new(), owner: None }
+    TableSpec { schema, partition_by, properties: BTreeMap::new(), owner: None, key: None }
 }
 
 fn rows(times: Vec<Option<i64>>, names: Vec<Option<&str>>) -> RecordBatch {

@@ -1,4 +1,4 @@
-//! A Delta table as core's sink: appended to, exactly once an epoch.
+//! A Delta table as core's sink: appended to, or, if it is keyed, upserted into, exactly once an epoch.
 //!
 //! What the table is was judged when the sink was opened; a commit judges it again whenever its metadata changed, and
 //! stops when it is another table, another's table, or has other columns.
@@ -18,19 +18,20 @@ use watershed_core::epoch::{CommitDecision, decide_commit};
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink, WrittenFile};
 use watershed_core::{Error, Result};
 
-use super::commit::{self, Append};
+use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
 use super::shape::Shape;
 use super::writer::DeltaEpochWriter;
 use super::{Create, INCARNATION, SinkOptions, TableSpec};
+use crate::keyed::{Keyed, KeyedChange};
 use crate::log::{TableState, features};
 use crate::stores::{Place, Stores};
 
 /// Files whose presence is asked for at once.
 const CONCURRENT: usize = 16;
 
-/// A Delta table that is appended to.
+/// A Delta table that is written to.
 #[derive(Debug)]
 pub struct DeltaSink {
     name: String,
@@ -40,6 +41,7 @@ pub struct DeltaSink {
     options: SinkOptions,
     clock: Arc<dyn Clock>,
     shape: Arc<Shape>,
+    keyed: Option<Keyed>,
     /// `None` while the table is not made.
     state: Mutex<Option<TableState>>,
 }
@@ -56,10 +58,18 @@ impl DeltaSink {
         clock: Arc<dyn Clock>,
     ) -> Result<DeltaSink> {
         check_properties(&spec.properties)?;
+        let (mut spec, operation) = Keyed::rows(spec)?;
+        if let Some(key) = &spec.key {
+            spec.properties.extend(key.properties());
+        }
         let place = stores.open(location)?;
         let mut state = TableState::load(&place).await?;
         if state.is_none() && options.create == Create::Now {
             let shape = Shape::of_new(location, &spec)?;
+            if let Some(key) = &spec.key {
+                // Before there is a table that nobody could write to.
+                Keyed::columns(location, key, &shape, clock.id())?;
+            }
             state = Some(make(&place, &shape, &spec, clock.as_ref()).await?);
         }
         let shape = match &state {
@@ -78,6 +88,13 @@ impl DeltaSink {
                 Shape::of_existing(location, state.schema(&place)?, &state.metadata.partition_columns, &spec)?
             }
         };
+        let keyed = match spec.key.clone() {
+            None => None,
+            Some(key) => Some(Keyed::new(&place, location, key, operation, &shape, clock.id(), &options)?),
+        };
+        if let (Some(keyed), Some(state)) = (&keyed, &state) {
+            keyed.check(&state.metadata)?;
+        }
         Ok(DeltaSink {
             name: name.to_string(),
             location: location.to_string(),
@@ -86,6 +103,7 @@ impl DeltaSink {
             options,
             clock,
             shape: Arc::new(shape),
+            keyed,
             state: Mutex::new(state),
         })
     }
@@ -138,7 +156,7 @@ impl DeltaSink {
         transactions: Vec<Transaction>,
         prepared: &PreparedCommit,
         info: &BTreeMap<String, serde_json::Value>,
-        decide: impl Fn(&TableState) -> CommitDecision,
+        decide: impl Fn(&TableState) -> CommitDecision + Sync,
     ) -> Result<Committed> {
         let mut guard = self.state.lock().await;
         if guard.is_none() {
@@ -148,10 +166,23 @@ impl DeltaSink {
         }
         let Some(state) = guard.as_mut() else { return Err(Error::bug("a table that was made is not there")) };
         let id = state.metadata.id.clone();
-        let partition_columns = &self.shape.partition_columns;
-        let append = Append { transactions, prepared, partition_columns, info };
+        let identified = Identified { transactions, info };
         let judge = |state: &TableState| self.judge(Some(&id), state);
-        commit::commit(&self.place, state, &append, self.clock.as_ref(), judge, decide).await
+        let (rules, clock) = (Rules { judge: &judge, decide: &decide }, self.clock.as_ref());
+        let Some(keyed) = &self.keyed else {
+            let mut append = Append { prepared, partition_columns: &self.shape.partition_columns };
+            return commit::commit(&self.place, state, &identified, &mut append, clock, rules).await;
+        };
+        let mut table = keyed.table.lock().await;
+        let changes = table.changes(prepared).await?;
+        let mut change = KeyedChange::new(&mut table, prepared, &changes, clock);
+        let committed = commit::commit(&self.place, state, &identified, &mut change, clock, rules).await;
+        match committed {
+            Ok(Committed::Now { version }) => change.committed(version),
+            Ok(Committed::Before) => {}
+            Err(_) => table.put_back(changes),
+        }
+        committed
     }
 
     /// Errors unless the table still is the one that the shape was made for.
@@ -165,6 +196,9 @@ impl DeltaSink {
         }
         check_owner(location, &self.spec, state)?;
         features::check_appendable(location, &state.protocol, &state.metadata)?;
+        if let Some(keyed) = &self.keyed {
+            keyed.check(&state.metadata)?;
+        }
         let schema = state.schema(&self.place)?;
         let now = Shape::of_existing(location, schema, &state.metadata.partition_columns, &self.spec)?;
         if now.file_schema != self.shape.file_schema || now.partition_columns != self.shape.partition_columns {
@@ -216,8 +250,12 @@ impl Sink for DeltaSink {
     }
 
     fn writer(&self) -> Result<Arc<dyn EpochWriter>> {
-        let encoding = Encoding::new(self.place.clone(), self.shape.clone(), &self.options, self.clock.id());
-        Ok(Arc::new(DeltaEpochWriter::new(encoding, self.options.lanes)))
+        let id = self.clock.id();
+        if let Some(keyed) = &self.keyed {
+            return Ok(keyed.writer(&self.place, &self.shape, &self.options, id));
+        }
+        let encoding = Encoding::new(self.place.clone(), self.shape.clone(), &self.options, id);
+        Ok(Arc::new(DeltaEpochWriter::new(Arc::new(encoding), self.options.lanes)))
     }
 
     async fn commit(

@@ -13,10 +13,10 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
-use watershed_core::sink::{EpochWriter, PreparedCommit, WrittenFile};
+use watershed_core::sink::{EpochWriter, PreparedCommit};
 use watershed_core::{Error, Result};
 
-use super::encode::{Encoding, LEAST_ROW_GROUP};
+use super::encode::{Encoded, Encoding, LEAST_ROW_GROUP, Part};
 use super::shape::Key;
 
 /// Batches that wait for one encoder.
@@ -44,27 +44,27 @@ pub(crate) struct DeltaEpochWriter {
 #[derive(Default)]
 struct State {
     open: HashMap<Key, OpenPartition>,
-    encoders: JoinSet<Option<Vec<WrittenFile>>>,
+    encoders: JoinSet<Option<Vec<Encoded>>>,
     batches: u64,
     patience: u64,
     closed: HashSet<Key>,
 }
 
 struct OpenPartition {
-    files: Vec<mpsc::Sender<RecordBatch>>,
+    files: Vec<mpsc::Sender<Part>>,
     rows: u64,
     behind: u64,
     used: u64,
 }
 
 impl DeltaEpochWriter {
-    pub(crate) fn new(encoding: Encoding, lanes: usize) -> Self {
+    pub(crate) fn new(encoding: Arc<Encoding>, lanes: usize) -> Self {
         let state = State { patience: IDLE, ..Default::default() };
-        DeltaEpochWriter { encoding: Arc::new(encoding), lanes: lanes.max(1), state: Mutex::new(state) }
+        DeltaEpochWriter { encoding, lanes: lanes.max(1), state: Mutex::new(state) }
     }
 
     /// The channel for a batch, opened if need be.
-    async fn route(&self, lane: usize, key: Key, rows: u64) -> mpsc::Sender<RecordBatch> {
+    async fn route(&self, lane: usize, key: Key, rows: u64) -> mpsc::Sender<Part> {
         let mut state = self.state.lock().await;
         if !state.open.contains_key(&key) {
             let most = (self.encoding.buffer / LEAST_ROW_GROUP).clamp(LEAST_OPEN, MOST_OPEN);
@@ -96,15 +96,12 @@ impl DeltaEpochWriter {
         }
         sender.clone()
     }
-}
 
-#[async_trait]
-impl EpochWriter for DeltaEpochWriter {
-    async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
-        let parts = self.encoding.shape.cut(&rows)?;
+    /// Hands on what was cut from one batch.
+    pub(crate) async fn take(&self, lane: usize, parts: Vec<(Key, Part)>) -> Result<()> {
         self.state.lock().await.batches += 1;
         for (key, part) in parts {
-            let sender = self.route(lane, key, part.num_rows() as u64).await;
+            let sender = self.route(lane, key, part.rows.num_rows() as u64).await;
             if sender.send(part).await.is_err() {
                 return Err(self.encoding.failure());
             }
@@ -112,7 +109,8 @@ impl EpochWriter for DeltaEpochWriter {
         Ok(())
     }
 
-    async fn finish(&self) -> Result<PreparedCommit> {
+    /// Closes every file.
+    pub(crate) async fn close(&self) -> Result<Vec<Encoded>> {
         let State { open, mut encoders, .. } = std::mem::take(&mut *self.state.lock().await);
         drop(open);
         let mut files = vec![];
@@ -120,8 +118,20 @@ impl EpochWriter for DeltaEpochWriter {
             let ended = ended.map_err(|e| Error::bug(format!("a file's encoder died: {e}")))?;
             files.extend(ended.ok_or_else(|| self.encoding.failure())?);
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(PreparedCommit { files })
+        files.sort_by(|a, b| a.file.path.cmp(&b.file.path));
+        Ok(files)
+    }
+}
+
+#[async_trait]
+impl EpochWriter for DeltaEpochWriter {
+    async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
+        let parts = self.encoding.shape.cut(&rows)?;
+        self.take(lane, parts.into_iter().map(|(key, rows)| (key, Part { rows, keys: None })).collect()).await
+    }
+
+    async fn finish(&self) -> Result<PreparedCommit> {
+        Ok(PreparedCommit { files: self.close().await?.into_iter().map(|encoded| encoded.file).collect() })
     }
 }
 

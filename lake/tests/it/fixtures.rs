@@ -59,7 +59,7 @@ pub(crate) async fn open(
 
 pub(crate) fn spec(by: &str) -> TableSpec {
     let partition_by = if by.is_empty() { vec![] } else { PartitionBy::parse(by).unwrap() };
-    TableSpec { schema: schema(), partition_by, properties: BTreeMap::new(), owner: None }
+    TableSpec { schema: schema(), partition_by, properties: BTreeMap::new(), owner: None, key: None }
 }
 
 pub(crate) fn owned(by: &str, owner: Uuid) -> TableSpec {

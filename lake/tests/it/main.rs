@@ -13,6 +13,8 @@ mod evolving;
 
 mod folders;
 
+mod keyed;
+
 mod mapping;
 
 mod marks;

@@ -1,12 +1,18 @@
 //! `watershed load FILES… --into LOCATION`
 
-use clap::Args;
-use watershed::LoadRequest;
+use clap::{Args, ValueEnum};
+use watershed::{LoadMode, LoadRequest};
 use watershed_core::Result;
 
 use super::Global;
 use super::flags::ProcessFlags;
 use super::progress::{bytes, count, print_line, time};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    Append,
+    Upsert,
+}
 
 #[derive(Args)]
 pub(crate) struct Load {
@@ -30,6 +36,26 @@ pub(crate) struct Load {
     #[arg(long)]
     again: bool,
 
+    /// How rows go into the table: appended, or in place of those with the same key [default: upsert if the table has a key]
+    #[arg(long, value_name = "append|upsert")]
+    mode: Option<Mode>,
+
+    /// The columns of the key, separated by commas
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    key: Vec<String>,
+
+    /// The column that tells which row of a key is the newer; an older one never replaces a newer
+    #[arg(long, value_name = "COLUMN")]
+    sequence_by: Option<String>,
+
+    /// The column that says what a row does to its key: upsert, insert, update or delete (also i, u, d, and Debezium's)
+    #[arg(long, value_name = "COLUMN")]
+    operation: Option<String>,
+
+    /// Let a table that another made use deletion vectors from now on; older readers then refuse it
+    #[arg(long)]
+    upgrade: bool,
+
     /// Size of data files [default: 128 MB]
     #[arg(long, value_name = "SIZE")]
     target_file_size: Option<String>,
@@ -49,6 +75,14 @@ impl Load {
             time_column: self.time_column,
             partition_by: self.partition_by,
             again: self.again,
+            mode: self.mode.map(|mode| match mode {
+                Mode::Append => LoadMode::Append,
+                Mode::Upsert => LoadMode::Upsert,
+            }),
+            key: self.key,
+            sequence_by: self.sequence_by,
+            operation: self.operation,
+            upgrade: self.upgrade,
         };
         let loaded = engine.load(&request).await?;
         for file in &loaded.skipped {

@@ -52,8 +52,13 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     tables::clear_for(engine, &late, &entry).await?;
     let tasks = known.planner.task_context();
     let writing = memory::for_files(&name, jobs, tasks.memory_pool());
-    let options =
-        SinkOptions { target_file_size: settings.target_file_size, lanes: parallelism, create, buffer: writing.size() };
+    let options = SinkOptions {
+        target_file_size: settings.target_file_size,
+        lanes: parallelism,
+        create,
+        buffer: writing.size(),
+        ..SinkOptions::default()
+    };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), RESULT, &location, table, options, clock.clone()).await?;
     let storable = Storable::of(&lowered.rejected);
@@ -62,6 +67,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         partition_by: vec![],
         properties: BTreeMap::new(),
         owner: Some(entry.incarnation),
+        key: None,
     };
     let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;

@@ -3,31 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::FieldRef;
 use watershed_core::error::Place;
 use watershed_core::{Error, Result};
-use watershed_lake::{PartitionBy, TableSpec};
+use watershed_lake::{KeySpec, PRIMARY_KEY, PartitionBy, TableSpec};
 use watershed_plan::{Lowered, Statement};
 
 use super::Asked;
 use crate::bindings;
 use crate::catalog::Entry;
 use crate::engine::Engine;
+use crate::execute::Session;
 use crate::relations;
 use crate::tables;
-
-/// The table property that names a view's key.
-const PRIMARY_KEY: &str = "watershed.primary_key";
 
 /// The result table, as its statement and its query say; the owner is known when the catalog has the job.
 pub(super) fn table_spec(
     asked: &Asked<'_>,
     lowered: &Lowered,
-    columns: Option<&[String]>,
+    target: Option<&Target>,
     at: Place,
 ) -> Result<TableSpec> {
-    if let Some(columns) = columns {
-        let schema = Arc::new(bindings::renamed_schema(&lowered.output, columns));
-        return Ok(TableSpec { schema, partition_by: vec![], properties: BTreeMap::new(), owner: None });
+    if let Some(Target { columns, key }) = target {
+        let (schema, key) = (Arc::new(bindings::renamed_schema(&lowered.output, columns)), key.clone());
+        return Ok(TableSpec { schema, partition_by: vec![], properties: BTreeMap::new(), owner: None, key });
     }
     let partition_by = match (asked.with.own("partition_by"), &lowered.window_start) {
         (Some(text), _) => PartitionBy::parse(text)?,
@@ -42,7 +41,7 @@ pub(super) fn table_spec(
         true => BTreeMap::new(),
         false => BTreeMap::from([(PRIMARY_KEY.to_string(), key.join(","))]),
     };
-    Ok(TableSpec { schema: lowered.output.clone(), partition_by, properties, owner: None })
+    Ok(TableSpec { schema: lowered.output.clone(), partition_by, properties, owner: None, key: None })
 }
 
 /// A declared key is one only if the grouping implies it: if it holds all the columns that are grouped by.
@@ -68,24 +67,59 @@ fn given_key(given: &str, lowered: &Lowered, asked: &Asked<'_>, at: Place) -> Re
     }
 }
 
-/// INSERT goes by position: the table's columns, as many as the query has.
-pub(super) fn insert_columns(table: &Entry, lowered: &Lowered, at: Place) -> Result<Vec<String>> {
-    let Statement::CreateTable(statement) = relations::statement_of(table)? else {
-        return Err(Error::bug(format!("the catalog's statement of table {} makes no table", table.name)));
-    };
-    let columns: Vec<String> = statement.columns.fields().iter().map(|f| f.name().clone()).collect();
-    let rows = lowered.output.fields();
-    if rows.len() != columns.len() {
-        let message = format!(
-            "INSERT INTO {}: the query has {} columns, the table {} ({}); columns go by position, so SELECT as many",
-            table.name,
-            rows.len(),
-            columns.len(),
-            columns.join(", ")
-        );
-        return Err(Error::sql_at(message, Some(at)));
+/// The table that an INSERT fills.
+pub(super) struct Target {
+    /// What the query's columns are called there, by position; the operation column keeps its name.
+    pub(super) columns: Vec<String>,
+    key: Option<KeySpec>,
+}
+
+impl Target {
+    pub(super) fn of(
+        session: &Session<'_>,
+        table: &Entry,
+        asked: &Asked<'_>,
+        lowered: &Lowered,
+        at: Place,
+    ) -> Result<Target> {
+        let Statement::CreateTable(statement) = relations::statement_of(table)? else {
+            return Err(Error::bug(format!("the catalog's statement of table {} makes no table", table.name)));
+        };
+        let operation = asked.with.own("operation").map(str::to_string);
+        let key = tables::key(&session.layers, &statement)?;
+        let refuse = |because: String| Err(Error::sql_at(format!("INSERT INTO {}: {because}", table.name), Some(at)));
+        let rows = lowered.output.fields();
+        match (&operation, &key) {
+            (Some(column), None) => {
+                return refuse(format!(
+                    "operation = '{column}' says which rows are deleted, by their key; the table has no PRIMARY KEY"
+                ));
+            }
+            (Some(column), _) if lowered.output.field_with_name(column).is_err() => {
+                return refuse(format!("operation = '{column}': the query has no such column"));
+            }
+            _ => {}
+        }
+        let mut names = statement.columns.fields().iter().map(|f| f.name().clone());
+        let wanted = statement.columns.fields().len() + usize::from(operation.is_some());
+        if rows.len() != wanted {
+            let all: Vec<String> = names.collect();
+            let besides = operation.map(|column| format!(", and {column} besides")).unwrap_or_default();
+            return refuse(format!(
+                "the query has {} columns, the table {} ({}){besides}; columns go by position, so SELECT as many",
+                rows.len(),
+                all.len(),
+                all.join(", ")
+            ));
+        }
+        let mut column = |field: &FieldRef| match Some(field.name()) == operation.as_ref() {
+            true => field.name().clone(),
+            false => names.next().unwrap_or_default(),
+        };
+        let columns = rows.iter().map(&mut column).collect();
+        // Rows of a slice come in no order: of two of one key, only a sequence tells the newer.
+        Ok(Target { columns, key: key.map(|key| KeySpec { operation, fold: false, ..key }) })
     }
-    Ok(columns)
 }
 
 /// A new view does not write into a table that is not its own, or was not that of an earlier view of its name.

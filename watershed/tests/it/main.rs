@@ -15,11 +15,14 @@ mod engine;
 mod estimates;
 
 mod external;
+
 mod faults;
 
 mod full_disk;
 
 mod minio;
+
+mod keyed;
 
 mod memory;
 

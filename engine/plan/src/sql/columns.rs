@@ -6,12 +6,51 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, Expr, TableConstraint,
+    TimezoneInfo,
 };
 use watershed_core::error::{Error, Place, Result};
 
 use super::parse::normal;
 use super::place::span_place;
+
+/// The columns of a table, and those that its primary key is of: of a constraint, or of the columns that say so themselves.
+pub(crate) fn keyed(
+    columns: &[ColumnDef],
+    constraints: &[TableConstraint],
+    statement: Option<Place>,
+) -> Result<(SchemaRef, Vec<String>)> {
+    let is_key = |column: &&ColumnDef| column.options.iter().any(|o| matches!(o.option, ColumnOption::PrimaryKey(_)));
+    let mut key: Vec<String> = columns.iter().filter(is_key).map(|column| normal(&column.name)).collect();
+    let again =
+        || Err(Error::sql_at("a table has one primary key: PRIMARY KEY (a, b) names all of its columns", statement));
+    if key.len() > 1 {
+        return again();
+    }
+    for constraint in constraints {
+        let TableConstraint::PrimaryKey(primary) = constraint else {
+            let message = format!("{constraint}: constraints other than PRIMARY KEY are not supported yet");
+            return Err(Error::sql_at(message, statement));
+        };
+        if !key.is_empty() {
+            return again();
+        }
+        for column in &primary.columns {
+            let Expr::Identifier(name) = &column.column.expr else {
+                let message = format!("PRIMARY KEY ({}): give names of columns", column.column.expr);
+                return Err(Error::sql_at(message, statement));
+            };
+            key.push(normal(name));
+        }
+    }
+    let schema = schema(columns, statement)?;
+    if let Some(stranger) = key.iter().find(|name| schema.field_with_name(name).is_err()) {
+        let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let message = format!("PRIMARY KEY: there is no column {stranger}; the columns are {}", names.join(", "));
+        return Err(Error::sql_at(message, statement));
+    }
+    Ok((schema, key))
+}
 
 pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = vec![];
@@ -31,6 +70,8 @@ pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<
             match option.option {
                 ColumnOption::Null => nullable = true,
                 ColumnOption::NotNull => nullable = false,
+                // Read by [`keyed`], and refused where there is none.
+                ColumnOption::PrimaryKey(_) => {}
                 ref other => {
                     return Err(Error::sql_at(format!("{name}: {other} is not supported yet"), at));
                 }

@@ -182,13 +182,9 @@ impl Statements<'_> {
             return Err(Error::sql_at(message, at));
         }
         let (columns, constraints) = self.parser.parse_columns().map_err(syntax)?;
-        if let Some(constraint) = constraints.first() {
-            let message = format!("{constraint}: constraints are not supported yet; leave it out");
-            return Err(Error::sql_at(message, place(constraint).or(at)));
-        }
-        let columns = columns::schema(&columns, at)?;
+        let (columns, primary_key) = columns::keyed(&columns, &constraints, at)?;
         let options = self.options()?;
-        Ok(Statement::CreateTable(CreateTable { name, or_replace, if_not_exists, columns, options }))
+        Ok(Statement::CreateTable(CreateTable { name, or_replace, if_not_exists, columns, primary_key, options }))
     }
 
     fn create_external_table(&mut self, or_replace: bool) -> Result<Statement> {
@@ -202,7 +198,12 @@ impl Statements<'_> {
                 let message = format!("{constraint}: constraints are not supported yet; leave it out");
                 return Err(Error::sql_at(message, place(constraint).or(at)));
             }
-            columns = Some(columns::schema(&given, at)?);
+            let (schema, key) = columns::keyed(&given, &constraints, at)?;
+            if !key.is_empty() {
+                let message = "PRIMARY KEY: an external table is read and never written to; leave the key out";
+                return Err(Error::sql_at(message, at));
+            }
+            columns = Some(schema);
         }
         self.expect_word("STORED", "STORED AS CSV, PARQUET or DELTA")?;
         self.expect_word("AS", "AS and CSV, PARQUET or DELTA")?;

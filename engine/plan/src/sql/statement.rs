@@ -73,13 +73,15 @@ pub struct CreateMaterializedView {
     pub query: ast::Query,
 }
 
-/// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (columns) [WITH (…)]`
+/// `CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name (columns [, PRIMARY KEY (…)]) [WITH (…)]`
 #[derive(Clone, Debug)]
 pub struct CreateTable {
     pub name: String,
     pub or_replace: bool,
     pub if_not_exists: bool,
     pub columns: SchemaRef,
+    /// Columns of the key; none: rows are only ever added.
+    pub primary_key: Vec<String>,
     pub options: Options,
 }
 
@@ -185,14 +187,14 @@ impl fmt::Display for Statement {
             Statement::CreateTable(s) => {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
                 write!(f, "CREATE {replace}TABLE {unless}{}", name(&s.name))?;
-                column_list(f, &s.columns)?;
+                column_list(f, &s.columns, &s.primary_key)?;
                 options(f, &s.options)
             }
             Statement::CreateExternalTable(s) => {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
                 write!(f, "CREATE {replace}EXTERNAL TABLE {unless}{}", name(&s.name))?;
                 if let Some(columns) = &s.columns {
-                    column_list(f, columns)?;
+                    column_list(f, columns, &[])?;
                 }
                 write!(f, " STORED AS {} LOCATION {}", s.format, quoted(&s.location))?;
                 options(f, &s.options)
@@ -219,12 +221,15 @@ impl fmt::Display for Statement {
     }
 }
 
-fn column_list(f: &mut fmt::Formatter<'_>, columns: &SchemaRef) -> fmt::Result {
+fn column_list(f: &mut fmt::Formatter<'_>, columns: &SchemaRef, key: &[String]) -> fmt::Result {
     f.write_str(" (")?;
     for (i, column) in columns.fields().iter().enumerate() {
         let comma = if i == 0 { "" } else { ", " };
         let nullable = flag(!column.is_nullable(), " NOT NULL");
         write!(f, "{comma}{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))?;
+    }
+    if !key.is_empty() {
+        write!(f, ", PRIMARY KEY ({})", key.iter().map(|column| name(column)).collect::<Vec<_>>().join(", "))?;
     }
     f.write_str(")")
 }

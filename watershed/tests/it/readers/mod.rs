@@ -2,7 +2,7 @@
 //! package and Spark, holds what `watershed query` says, on disk and in a bucket.
 //!
 //! Tables are made once a place: windowed and partitioned by day, stateless and partitioned by hour and a key with NULLs, one of every
-//! type that a table has, and the late rows of the first. Spark reads them where it also writes some, in `spark`.
+//! type that a table has, the late rows of the first, and a keyed one whose rows were replaced, moved and deleted. Spark reads them where it also writes some, in `spark`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::prelude::SessionContext;
 use serde_json::{Value, json};
-use watershed::Engine;
+use watershed::{Engine, LoadRequest};
 use watershed_lake::Stores;
 
 use crate::minio::server::{Bucket, shared};
@@ -29,7 +29,7 @@ pub(crate) struct Made {
     expected: Vec<RecordBatch>,
 }
 
-const TABLES: [&str; 4] = ["windowed", "stateless", "types", "windowed_late"];
+const TABLES: [&str; 5] = ["windowed", "stateless", "types", "windowed_late", "keyed"];
 
 /// Makes the tables below a root, over facts in a folder, and asks for their rows.
 pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> {
@@ -55,6 +55,7 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
         "CREATE SOURCE windowed_late (WATERMARK FOR _event_time AS _event_time) WITH (lake = '{root}/windowed_late');"
     );
     engine.execute(&late).await.unwrap();
+    keyed(&engine, facts, root).await;
     let mut made = vec![];
     for name in TABLES {
         let expected = engine.query(&format!("SELECT * FROM {name}")).await.unwrap();
@@ -62,6 +63,36 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
         made.push(Made { name, location: format!("{root}/{name}"), expected });
     }
     made
+}
+
+/// Loads a keyed table in three turns: new rows, newer ones in other partitions with deletions, and some that are too old.
+async fn keyed(engine: &Engine, facts: &Path, root: &str) {
+    let table = format!(
+        "CREATE TABLE keyed (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
+         WITH (location = '{root}/keyed', partition_by = 'region', sequence_by = 'n');"
+    );
+    engine.execute(&table).await.unwrap();
+    let row = |id: u64, turn: u64| {
+        let op = if turn == 1 && id % 5 == 0 { "delete" } else { "upsert" };
+        format!("{id},r{},{}.5,{},{op}\n", (id + turn) % 3, id * 10 + turn, [10, 20, 15][turn as usize])
+    };
+    for (turn, ids) in [0..500u64, 100..300, 200..400].into_iter().enumerate() {
+        let rows: String = ids.map(|id| row(id, turn as u64)).collect();
+        let file = facts.join(format!("changes-{turn}.csv"));
+        std::fs::write(&file, format!("id,region,v,n,op\n{rows}")).unwrap();
+        let request = LoadRequest {
+            files: vec![file.display().to_string()],
+            into: format!("{root}/keyed"),
+            operation: Some("op".to_string()),
+            ..LoadRequest::default()
+        };
+        engine.load(&request).await.unwrap();
+    }
+    let newest = "SELECT count(*) AS c, sum(n) AS n, count(DISTINCT id) AS ids FROM keyed";
+    let found = engine.query(newest).await.unwrap();
+    let cell = |i: usize| found[0].column(i).as_primitive::<Int64Type>().value(0);
+    // 40 of the 200 that came again were deleted and stay so; 160 are at 20, 100 of the last turn at 15, and 200 at 10.
+    assert_eq!([cell(0), cell(1), cell(2)], [460, 160 * 20 + 100 * 15 + 200 * 10, 460]);
 }
 
 /// What a reader is asked, each table's rows to be left in a folder.

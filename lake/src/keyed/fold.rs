@@ -1,0 +1,144 @@
+//! Several changes of one key inside one commit come down to the last. Pure.
+//!
+//! **Invariant:** of all rows of a commit that have the same key, exactly one is left unmarked: the one with the greatest
+//! sequence, among these the one that came last.
+
+use roaring::RoaringBitmap;
+
+use super::key::{KeyHash, KeyMap};
+
+/// Keys that are folded at once; more are taken in several rounds, so that memory stays small beside the keys themselves.
+const ROUND: usize = 1 << 20;
+
+/// The keys of one file that was written for a commit, row by row.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FileKeys {
+    pub(crate) hashes: Vec<KeyHash>,
+    /// Of tables with a sequence column.
+    pub(crate) sequences: Vec<i64>,
+    /// When rows came: the first row of each batch, and the batch's number.
+    pub(crate) arrivals: Vec<(usize, u64)>,
+}
+
+impl FileKeys {
+    pub(crate) fn sequence(&self, row: usize) -> i64 {
+        self.sequences.get(row).copied().unwrap_or(i64::MIN)
+    }
+}
+
+/// What the fold found.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Folded {
+    /// For each file, the rows that another row of the commit outdoes.
+    pub(crate) outdone: Vec<RoaringBitmap>,
+    /// Two rows of one key with nothing that says which is the newer, as file and row, if there are.
+    pub(crate) tie: Option<[(usize, usize); 2]>,
+}
+
+#[derive(Clone, Copy)]
+struct Winner {
+    order: (i64, u64),
+    file: usize,
+    row: usize,
+}
+
+/// Folds the files of a commit.
+pub(crate) fn fold(files: &[FileKeys]) -> Folded {
+    let mut folded = Folded { outdone: vec![RoaringBitmap::new(); files.len()], tie: None };
+    let keys: usize = files.iter().map(|file| file.hashes.len()).sum();
+    let rounds = (keys / ROUND + 1) as u64;
+    for round in 0..rounds {
+        let mut winners: KeyMap<Winner> = KeyMap::default();
+        winners.reserve(keys / rounds as usize + 1);
+        for (file, of) in files.iter().enumerate() {
+            let mut batches = of.arrivals.iter().copied().peekable();
+            let mut arrival = 0;
+            for (row, hash) in of.hashes.iter().enumerate() {
+                while let Some((_, number)) = batches.next_if(|(first, _)| *first <= row) {
+                    arrival = number;
+                }
+                if hash[0] % rounds != round {
+                    continue;
+                }
+                let found = Winner { order: (of.sequence(row), arrival), file, row };
+                let Some(known) = winners.insert(*hash, found) else { continue };
+                // Rows of one batch have different keys.
+                let (newer, older) = if found.order >= known.order { (found, known) } else { (known, found) };
+                if found.order.0 == known.order.0 {
+                    folded.tie.get_or_insert([(known.file, known.row), (file, row)]);
+                }
+                winners.insert(*hash, newer);
+                // Rows of a file are counted in 32 bits: see `FileKeys`' users.
+                folded.outdone[older.file].insert(older.row as u32);
+            }
+        }
+    }
+    folded
+}
+
+/// The rows of one batch that are left, in their order, if some are outdone; and two rows that nothing but their place tells
+/// apart, if there are.
+pub(crate) fn fold_batch(hashes: &[KeyHash], sequences: &[i64]) -> (Option<Vec<u32>>, Option<[usize; 2]>) {
+    let sequence = |row: usize| sequences.get(row).copied().unwrap_or(i64::MIN);
+    let mut winners: KeyMap<usize> = KeyMap::default();
+    winners.reserve(hashes.len());
+    let mut tie = None;
+    for (row, hash) in hashes.iter().enumerate() {
+        let Some(known) = winners.insert(*hash, row) else { continue };
+        if sequence(known) == sequence(row) {
+            tie.get_or_insert([known, row]);
+        }
+        if sequence(known) > sequence(row) {
+            winners.insert(*hash, known);
+        }
+    }
+    if winners.len() == hashes.len() {
+        return (None, tie);
+    }
+    let mut left: Vec<u32> = winners.into_values().map(|row| row as u32).collect();
+    left.sort_unstable();
+    (Some(left), tie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(keys: &[u64], sequences: &[i64], arrivals: &[(usize, u64)]) -> FileKeys {
+        FileKeys {
+            hashes: keys.iter().map(|k| [*k, 0]).collect(),
+            sequences: sequences.to_vec(),
+            arrivals: arrivals.to_vec(),
+        }
+    }
+
+    fn rows(bitmap: &RoaringBitmap) -> Vec<u32> {
+        bitmap.iter().collect()
+    }
+
+    #[test]
+    fn what_came_last_is_left() {
+        // Key 1 came in batches 0, 3 and 2, wherever its rows lie.
+        let a = file(&[1, 2, 1], &[], &[(0, 0), (2, 3)]);
+        let b = file(&[1, 3], &[], &[(0, 2)]);
+        let folded = fold(&[a, b]);
+        assert_eq!(rows(&folded.outdone[0]), [0]);
+        assert_eq!(rows(&folded.outdone[1]), [0]);
+        assert!(folded.tie.is_some());
+    }
+
+    #[test]
+    fn a_sequence_comes_before_the_time_of_arrival() {
+        let folded = fold(&[file(&[1, 1, 1], &[5, 9, 7], &[(0, 0), (1, 1), (2, 2)])]);
+        assert_eq!(rows(&folded.outdone[0]), [0, 2]);
+        assert_eq!(folded.tie, None);
+    }
+
+    #[test]
+    fn batches_fold_by_sequence_then_place() {
+        let hashes = [[1, 0], [2, 0], [1, 0], [1, 0]];
+        assert_eq!(fold_batch(&hashes, &[]), (Some(vec![1, 3]), Some([0, 2])));
+        assert_eq!(fold_batch(&hashes, &[9, 0, 3, 4]), (Some(vec![0, 1]), None));
+        assert_eq!(fold_batch(&hashes[..2], &[]), (None, None));
+    }
+}

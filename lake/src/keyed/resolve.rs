@@ -1,0 +1,276 @@
+//! From a commit's changes to marks: which rows of which files they replace, on one very snapshot of the table.
+//!
+//! ```text
+//!  changes ─by group─▶ map known? ──▶ entries ────────────────┐
+//!                          │ no                                ▼
+//!                          └▶ files by bounds, filters ─▶ scan keys ─▶ hits ─▶ marks, and changes that came too late
+//! ```
+//!
+//! **Invariant:** afterwards at most one row of each changed key is unmarked: the change's own, or, where the table has a
+//! newer version by its sequence, the table's. Nothing of the table or of the commit is altered here, so it can be done
+//! again on another snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fastbloom::BloomFilter;
+use futures::{StreamExt, TryStreamExt};
+use roaring::{RoaringBitmap, RoaringTreemap};
+use watershed_core::{Error, Result};
+
+use super::bounds::{Bounds, bounds, meet, union};
+use super::fold::FileKeys;
+use super::index::{self, Entries, Entry, Group, KeyIndex};
+use super::key::{KeyHash, KeyMap};
+use super::live::{FileId, LiveFile, LiveFiles};
+use super::scan::{KeyColumns, KeyFile, scan};
+use crate::stores::Place;
+use crate::table::shape::Key;
+
+/// Files whose keys are read at once.
+const CONCURRENT: usize = 4;
+
+/// A file of a commit, and what is left of it after the commit's own fold.
+#[derive(Debug)]
+pub(crate) struct ChangeFile {
+    pub(crate) path: String,
+    pub(crate) partition: Key,
+    pub(crate) statistics: String,
+    pub(crate) keys: FileKeys,
+    /// Rows that another of the commit outdoes.
+    pub(crate) outdone: RoaringBitmap,
+    /// Its rows delete their keys.
+    pub(crate) deletes: bool,
+}
+
+/// What a commit changes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) files: Vec<ChangeFile>,
+}
+
+/// One key's change.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    sequence: i64,
+    file: usize,
+    row: u32,
+}
+
+type Probe = KeyMap<Change>;
+
+/// What the changes mean on one snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    /// Rows of live files that are replaced or deleted, which were not marked.
+    pub(crate) marks: BTreeMap<FileId, RoaringTreemap>,
+    /// For each file of the commit, rows that came too late, besides those that were outdone.
+    pub(crate) stale: Vec<RoaringBitmap>,
+}
+
+impl Changes {
+    /// The changes by the groups in which their keys are looked for.
+    fn probes(&self, fixes_partition: bool) -> HashMap<Group, Probe> {
+        let mut probes: HashMap<Group, Probe> = HashMap::new();
+        for (number, file) in self.files.iter().enumerate() {
+            let probe = probes.entry(group(fixes_partition, &file.partition)).or_default();
+            probe.reserve(file.keys.hashes.len());
+            for (row, hash) in file.rows() {
+                probe.insert(hash, Change { sequence: file.keys.sequence(row as usize), file: number, row });
+            }
+        }
+        probes
+    }
+
+    /// The bounds of the keys that a group's changes have.
+    fn bounds(&self, keys: &KeyColumns, of: &Group) -> Bounds {
+        let files = self.files.iter().filter(|f| group(keys.fixes_partition, &f.partition) == *of);
+        let each = files.map(|file| bounds(Some(&file.statistics), keys.stored()));
+        each.reduce(union).unwrap_or_default()
+    }
+}
+
+impl ChangeFile {
+    /// The rows that count, by number, with their keys.
+    fn rows(&self) -> impl Iterator<Item = (u32, KeyHash)> {
+        let rows = self.keys.hashes.iter().enumerate().map(|(row, hash)| (row as u32, *hash));
+        rows.filter(|(row, _)| !self.outdone.contains(*row))
+    }
+}
+
+pub(crate) fn group(fixes_partition: bool, partition: &Key) -> Group {
+    fixes_partition.then(|| partition.clone())
+}
+
+/// Looks the changes up.
+pub(crate) async fn resolve(
+    place: &Place,
+    keys: &Arc<KeyColumns>,
+    live: &LiveFiles,
+    index: &mut KeyIndex,
+    changes: &Changes,
+) -> Result<Resolved> {
+    let mut resolved = Resolved { stale: vec![RoaringBitmap::new(); changes.files.len()], ..Resolved::default() };
+    if live.is_empty() {
+        return Ok(resolved);
+    }
+    for (group, probe) in changes.probes(keys.fixes_partition) {
+        let probe = Arc::new(probe);
+        let hits = match index.map(&group) {
+            Some(entries) => probe.keys().filter_map(|key| Some((*key, *entries.get(key)?))).collect(),
+            None => search(place, keys, live, index, changes, &group, &probe).await?,
+        };
+        judge(place, keys, live, &probe, hits, &mut resolved).await?;
+    }
+    Ok(resolved)
+}
+
+/// Reads the keys of the files that may hold some of the probe's.
+async fn search(
+    place: &Place,
+    keys: &Arc<KeyColumns>,
+    live: &LiveFiles,
+    index: &mut KeyIndex,
+    changes: &Changes,
+    group: &Group,
+    probe: &Arc<Probe>,
+) -> Result<Vec<(KeyHash, Entry)>> {
+    let files: Vec<&Arc<LiveFile>> =
+        live.iter().filter(|file| group.as_ref().is_none_or(|partition| file.partition == *partition)).collect();
+    let rows = files.iter().map(|file| rows_of(file)).sum();
+    let whole = index.wants_map(group, rows);
+    let wanted = changes.bounds(keys, group);
+    let mut reads = vec![];
+    for file in files {
+        let near = || meet(&wanted, &bounds(file.add.stats.as_deref(), keys.stored()));
+        if whole || (near() && index.may_hold(file.id, probe.keys())) {
+            reads.push((file.clone(), !index.has_filter(file.id)));
+        }
+    }
+    let reads = reads.into_iter().map(|(file, filter)| {
+        let read = read(place.clone(), keys.clone(), file, probe.clone(), whole, filter);
+        async move { tokio::spawn(read).await.map_err(|e| Error::bug(format!("a reader of keys died: {e}")))? }
+    });
+    let mut found: std::pin::Pin<Box<dyn futures::Stream<Item = Result<Read>> + Send + '_>> =
+        Box::pin(futures::stream::iter(reads).buffer_unordered(CONCURRENT));
+    let (mut hits, mut entries, mut complete) = (vec![], Entries::default(), whole);
+    while let Some(read) = found.try_next().await? {
+        hits.extend(read.hits);
+        if let Some(filter) = read.filter {
+            index.put_filter(read.file.id, filter);
+        }
+        if complete {
+            complete = enter(place, keys, &read.file, &read.keys, &mut entries).await?;
+        }
+    }
+    if complete {
+        index.put_map(group.clone(), entries);
+    }
+    Ok(hits)
+}
+
+/// What one file gave.
+struct Read {
+    file: Arc<LiveFile>,
+    hits: Vec<(KeyHash, Entry)>,
+    /// All its keys, if they were asked for.
+    keys: FileKeys,
+    filter: Option<BloomFilter>,
+}
+
+async fn read(
+    place: Place,
+    keys: Arc<KeyColumns>,
+    file: Arc<LiveFile>,
+    probe: Arc<Probe>,
+    whole: bool,
+    filter: bool,
+) -> Result<Read> {
+    let size = u64::try_from(file.add.size).unwrap_or_default();
+    let from = KeyFile { path: &file.add.path, size, partition: &file.partition };
+    let (mut hits, mut all) = (vec![], FileKeys::default());
+    scan(&place, &keys, &from, |rows| {
+        for (i, hash) in rows.hashes.iter().enumerate() {
+            if probe.contains_key(hash) {
+                let row = u32::try_from(rows.from + i as u64)
+                    .map_err(|_| Error::input(format!("file {} has more rows than fit 32 bits", file.add.path)))?;
+                let sequence = rows.sequences.get(i).copied().unwrap_or(i64::MIN);
+                hits.push((*hash, Entry { file: file.id, row, sequence }));
+            }
+        }
+        if whole || filter {
+            all.hashes.extend(rows.hashes);
+            all.sequences.extend(rows.sequences);
+        }
+        Ok(())
+    })
+    .await?;
+    let filter = filter.then(|| index::filter(all.hashes.len(), all.hashes.iter()));
+    Ok(Read { hits, keys: all, filter, file })
+}
+
+/// Puts a file's keys into a map; `false` if two unmarked rows have one key, which a map cannot say.
+async fn enter(
+    place: &Place,
+    keys: &KeyColumns,
+    file: &LiveFile,
+    of: &FileKeys,
+    entries: &mut Entries,
+) -> Result<bool> {
+    let marks = file.marks(place).await?;
+    entries.reserve(of.hashes.len());
+    for (row, hash) in of.hashes.iter().enumerate() {
+        let marked = marks.contains(row as u64);
+        // Marked rows matter only as the deletions that they may stand for.
+        if marked && keys.sequence.is_none() {
+            continue;
+        }
+        let entry = Entry { file: file.id, row: row as u32, sequence: of.sequence(row) };
+        let Some(known) = entries.insert(*hash, entry) else { continue };
+        if keys.sequence.is_none() {
+            return Ok(false);
+        }
+        // Of equal ones the unmarked: a row that was written again replaced its like.
+        if known.sequence > entry.sequence || (known.sequence == entry.sequence && marked) {
+            entries.insert(*hash, known);
+        }
+    }
+    Ok(true)
+}
+
+/// Decides what each hit means.
+async fn judge(
+    place: &Place,
+    keys: &KeyColumns,
+    live: &LiveFiles,
+    probe: &Probe,
+    hits: Vec<(KeyHash, Entry)>,
+    resolved: &mut Resolved,
+) -> Result<()> {
+    let mut marks: HashMap<FileId, Arc<RoaringTreemap>> = HashMap::new();
+    for (key, entry) in hits {
+        let Some(change) = probe.get(&key) else { continue };
+        if keys.sequence.is_some() && entry.sequence > change.sequence {
+            resolved.stale[change.file].insert(change.row);
+            continue;
+        }
+        let known = match marks.get(&entry.file) {
+            Some(known) => known,
+            None => {
+                let gone = || Error::bug(format!("a key lies in file {}, which is not live", entry.file));
+                let loaded = live.by_id(entry.file).ok_or_else(gone)?.marks(place).await?;
+                marks.entry(entry.file).or_insert(loaded)
+            }
+        };
+        if !known.contains(u64::from(entry.row)) {
+            resolved.marks.entry(entry.file).or_default().insert(u64::from(entry.row));
+        }
+    }
+    Ok(())
+}
+
+fn rows_of(file: &LiveFile) -> u64 {
+    let (rows, _) = crate::history::statistics_of(file.add.stats.as_deref(), None);
+    // Without statistics, as many as fit the file.
+    rows.unwrap_or_else(|| u64::try_from(file.add.size).unwrap_or_default())
+}

@@ -1,0 +1,330 @@
+//! A keyed table as its writer knows it: the live files, the key index, and what it takes to commit changes.
+//!
+//! ```text
+//!  PreparedCommit ─ changes (kept by the writer, or read back) ─ resolve ─▶ marks ─▶ vectors ─▶ actions
+//! ```
+//!
+//! **Invariant:** actions hold for the version they were worked out on. They are kept for the next attempt only if what came
+//! in between is no matter to them ([`super::conflict`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use deltalake::kernel::Add;
+use roaring::{RoaringBitmap, RoaringTreemap};
+use serde_json::{Value, json};
+use watershed_core::clock::Clock;
+use watershed_core::sink::{PreparedCommit, WrittenFile};
+use watershed_core::{Error, Result};
+
+use super::conflict::{Footing, conflict};
+use super::index::{self, Entry, Group, KeyIndex};
+use super::key::KeyHash;
+use super::live::LiveFiles;
+use super::resolve::{ChangeFile, Changes, Resolved, group, resolve};
+use super::scan::{self, KeyColumns, KeyFile};
+use super::vectors;
+use crate::history::marks;
+use crate::log::{Refreshed, TableState, features};
+use crate::stores::Place;
+use crate::table::commit::{Actions, Change, Conflict, add, body};
+use crate::table::shape::Key;
+
+/// Changes of epochs that were finished and not yet committed, by the first file of each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pending(Arc<Mutex<HashMap<String, Changes>>>);
+
+impl Pending {
+    pub(crate) fn put(&self, first: &str, changes: Changes) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(first.to_string(), changes);
+    }
+
+    fn take(&self, first: &str) -> Option<Changes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(first)
+    }
+}
+
+/// What a writer knows of its table between commits.
+#[derive(Debug)]
+pub(crate) struct KeyedTable {
+    place: Place,
+    keys: Arc<KeyColumns>,
+    partition_columns: Vec<String>,
+    /// A table that another made may be changed to use deletion vectors.
+    upgrade: bool,
+    pub(crate) pending: Pending,
+    /// At `version`; `None` until it is needed.
+    live: Option<LiveFiles>,
+    version: u64,
+    index: KeyIndex,
+    /// The version that this writer made last, and the marks that it gave to files.
+    own: Option<(u64, BTreeMap<String, Arc<RoaringTreemap>>)>,
+}
+
+impl KeyedTable {
+    pub(crate) fn new(
+        place: Place,
+        keys: Arc<KeyColumns>,
+        partition_columns: Vec<String>,
+        upgrade: bool,
+        index: usize,
+    ) -> KeyedTable {
+        KeyedTable {
+            place,
+            keys,
+            partition_columns,
+            upgrade,
+            pending: Pending::default(),
+            live: None,
+            version: 0,
+            index: KeyIndex::new(index),
+            own: None,
+        }
+    }
+
+    /// The changes that a prepared commit stands for.
+    pub(crate) async fn changes(&self, prepared: &PreparedCommit) -> Result<Changes> {
+        let Some(first) = prepared.files.first() else { return Ok(Changes::default()) };
+        if let Some(known) = self.pending.take(&first.path) {
+            return Ok(known);
+        }
+        let mut files = vec![];
+        for file in &prepared.files {
+            let value = |column| file.values.get(column).cloned().flatten();
+            let partition: Key = self.partition_columns.iter().map(value).collect();
+            let from = KeyFile { path: &file.path, size: file.size, partition: &partition };
+            let keys = scan::all(&self.place, &self.keys, &from).await?;
+            let mut outdone = RoaringBitmap::new();
+            if let Some(vector) = &file.marks {
+                let marked = marks::bitmap(&self.place, self.place.url.as_str(), &file.path, vector).await?;
+                outdone.extend(marked.iter().filter_map(|row| u32::try_from(row).ok()));
+            }
+            let (path, statistics, deletes) = (file.path.clone(), file.stats.clone(), file.deletes);
+            files.push(ChangeFile { path, partition, statistics, keys, outdone, deletes });
+        }
+        Ok(Changes { files })
+    }
+
+    /// Puts changes back that were not committed.
+    pub(crate) fn put_back(&self, changes: Changes) {
+        if let Some(first) = changes.files.first().map(|file| file.path.clone()) {
+            self.pending.put(&first, changes);
+        }
+    }
+
+    /// Takes in what came since it was last told.
+    fn follow(&mut self, came: &Refreshed) {
+        let Refreshed::Commits(commits) = came else {
+            self.live = None;
+            self.index.clear();
+            self.own = None;
+            return;
+        };
+        for commit in commits {
+            let Some(live) = &mut self.live else { return };
+            if commit.version != self.version + 1 {
+                self.live = None;
+                self.index.clear();
+                return;
+            }
+            let own = self.own.take_if(|(version, _)| *version == commit.version);
+            if own.is_none() {
+                let paths = commit.removes.iter().map(|r| &r.path).chain(commit.adds.iter().map(|a| &a.path));
+                let before: Vec<Group> = paths
+                    .filter_map(|path| live.get(path))
+                    .map(|file| group(self.keys.fixes_partition, &file.partition))
+                    .collect();
+                before.iter().for_each(|group| self.index.forget(group));
+            }
+            live.apply(commit);
+            for add in &commit.adds {
+                let Some(file) = live.get(&add.path) else { continue };
+                match own.as_ref().and_then(|(_, marks)| marks.get(&add.path)) {
+                    Some(marks) => file.know_marks(marks.clone()),
+                    None if own.is_none() => self.index.forget(&group(self.keys.fixes_partition, &file.partition)),
+                    None => {}
+                }
+            }
+            for remove in &commit.removes {
+                if live.get(&remove.path).is_none() {
+                    let id = live.id_of(&remove.path);
+                    self.index.forget_file(id);
+                }
+            }
+            self.version = commit.version;
+        }
+    }
+}
+
+/// A commit of changes.
+pub(crate) struct KeyedChange<'a> {
+    table: &'a mut KeyedTable,
+    prepared: &'a PreparedCommit,
+    changes: &'a Changes,
+    clock: &'a dyn Clock,
+    worked_out: Option<WorkedOut>,
+}
+
+/// Actions, and what they hold by.
+struct WorkedOut {
+    footing: Footing,
+    resolved: Resolved,
+    actions: Vec<(&'static str, Value)>,
+    marks: BTreeMap<String, Arc<RoaringTreemap>>,
+    was_empty: bool,
+}
+
+impl<'a> KeyedChange<'a> {
+    pub(crate) fn new(
+        table: &'a mut KeyedTable,
+        prepared: &'a PreparedCommit,
+        changes: &'a Changes,
+        clock: &'a dyn Clock,
+    ) -> KeyedChange<'a> {
+        KeyedChange { table, prepared, changes, clock, worked_out: None }
+    }
+
+    async fn work_out(&mut self, state: &TableState, now: i64) -> Result<WorkedOut> {
+        let KeyedTable { place, keys, live, index, partition_columns, version, upgrade, .. } = &mut *self.table;
+        if live.is_none() {
+            *live = Some(LiveFiles::load(place, state.version, partition_columns).await?);
+            *version = state.version;
+        }
+        let Some(live) = live else { return Err(Error::bug("live files that were loaded are not there")) };
+        if *version != state.version {
+            return Err(Error::bug(format!("files of version {version} beside version {}", state.version)));
+        }
+        let resolved = resolve(place, keys, live, index, self.changes).await?;
+        let groups = self.changes.files.iter().map(|f| group(keys.fixes_partition, &f.partition)).collect();
+        let mut footing = Footing { touched: BTreeSet::new(), groups, fixes_partition: keys.fixes_partition };
+        let (mut actions, mut vectors_of, mut vectored) = (vec![], vec![], vec![]);
+        let mut marks = BTreeMap::new();
+        for (id, rows) in &resolved.marks {
+            let file = live.by_id(*id).ok_or_else(|| Error::bug(format!("file {id} is marked and not live")))?;
+            footing.touched.insert(file.add.path.clone());
+            actions.push(("remove", body(&file.remove_action(now, true))?));
+            let all = Arc::new(&*file.marks(place).await? | rows);
+            let (count, _) = crate::history::statistics_of(file.add.stats.as_deref(), None);
+            // With its last row the file goes.
+            if count == Some(all.len()) {
+                continue;
+            }
+            let stats = file.add.stats.as_deref().map(loose);
+            vectored.push(Add { stats, data_change: true, deletion_vector: None, ..file.add.clone() });
+            vectors_of.push(all.clone());
+            marks.insert(file.add.path.clone(), all);
+        }
+        for ((file, stale), change) in self.prepared.files.iter().zip(&resolved.stale).zip(&self.changes.files) {
+            let Some((add, rows)) = added(file, change, stale, keys.sequence.is_some(), now)? else { continue };
+            match rows {
+                None => actions.push(("add", body(&add)?)),
+                Some(rows) => {
+                    let rows = Arc::new(rows);
+                    vectored.push(Add { stats: add.stats.as_deref().map(loose), ..add });
+                    vectors_of.push(rows.clone());
+                    marks.insert(file.path.clone(), rows);
+                }
+            }
+        }
+        let written = vectors::write(place, self.clock.id(), &vectors_of).await?;
+        for (add, vector) in vectored.into_iter().zip(written) {
+            actions.push(("add", body(&Add { deletion_vector: Some(vector), ..add })?));
+        }
+        if !vectors_of.is_empty()
+            && let Some((protocol, metadata)) = features::with_deletion_vectors(place.url.as_str(), state, *upgrade)?
+        {
+            actions.push(("protocol", body(&protocol)?));
+            actions.push(("metaData", body(&metadata)?));
+        }
+        Ok(WorkedOut { footing, resolved, actions, marks, was_empty: live.is_empty() })
+    }
+
+    /// Carries what was committed into the index.
+    pub(crate) fn committed(mut self, version: u64) {
+        let Some(WorkedOut { resolved, marks, was_empty, .. }) = self.worked_out.take() else { return };
+        let KeyedTable { keys, live, index, own, .. } = &mut *self.table;
+        *own = Some((version, marks));
+        let Some(live) = live else { return };
+        for (change, stale) in self.changes.files.iter().zip(&resolved.stale) {
+            let file = live.id_of(&change.path);
+            let group = group(keys.fixes_partition, &change.partition);
+            let standing = keys.sequence.is_some();
+            let rows = change.keys.hashes.iter().enumerate();
+            let rows = rows.filter(|(row, _)| {
+                let row = *row as u32;
+                !change.outdone.contains(row) && !stale.contains(row)
+            });
+            let entry = |(row, hash): (usize, &KeyHash)| {
+                let entry = Entry { file, row: row as u32, sequence: change.keys.sequence(row) };
+                (*hash, (!change.deletes || standing).then_some(entry))
+            };
+            index.carry(&group, rows.map(entry));
+            if !was_empty && (!change.deletes || standing) {
+                index.put_filter(file, index::filter(change.keys.hashes.len(), change.keys.hashes.iter()));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Change for KeyedChange<'_> {
+    async fn follow(&mut self, applications: &[&str], came: &Refreshed) -> Result<Conflict> {
+        let judged = match (came, &self.worked_out) {
+            (Refreshed::Anew, _) => Conflict::Table,
+            (Refreshed::Commits(winning), Some(worked_out)) => {
+                conflict(applications, &worked_out.footing, &self.table.partition_columns, winning)
+            }
+            (Refreshed::Commits(winning), None) => {
+                conflict(applications, &Footing::default(), &self.table.partition_columns, winning)
+            }
+        };
+        self.table.follow(came);
+        if judged != Conflict::None {
+            self.worked_out = None;
+        }
+        Ok(judged)
+    }
+
+    async fn actions(&mut self, state: &TableState, now: i64) -> Result<Actions> {
+        let worked_out = match self.worked_out.take() {
+            Some(still_holds) => still_holds,
+            None => self.work_out(state, now).await?,
+        };
+        let worked_out = self.worked_out.insert(worked_out);
+        Ok(Actions {
+            operation: "MERGE",
+            parameters: json!({"predicate": json!(self.table.keys.names()).to_string()}),
+            blind: false,
+            actions: worked_out.actions.clone(),
+        })
+    }
+}
+
+/// How a file of the commit joins the table, and which of its rows are marked; `None`: not at all.
+fn added(
+    file: &WrittenFile,
+    change: &ChangeFile,
+    stale: &RoaringBitmap,
+    sequenced: bool,
+    now: i64,
+) -> Result<Option<(Add, Option<RoaringTreemap>)>> {
+    let add = add(file, now)?;
+    if file.deletes {
+        // Nobody but later writers has a use for what it says.
+        return Ok(sequenced.then(|| (add, Some((0..file.rows).collect()))));
+    }
+    let marked = &change.outdone | stale;
+    Ok(match marked.len() {
+        0 => Some((add, None)),
+        all if all == file.rows => None,
+        _ => Some((add, Some(marked.iter().map(u64::from).collect()))),
+    })
+}
+
+/// Statistics of a file with marks: its bounds may be those of marked rows. Delta protocol, "Per-file Statistics".
+fn loose(statistics: &str) -> String {
+    let Ok(Value::Object(mut parsed)) = serde_json::from_str(statistics) else { return statistics.to_string() };
+    parsed.insert("tightBounds".to_string(), false.into());
+    Value::Object(parsed).to_string()
+}

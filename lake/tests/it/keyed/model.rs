@@ -1,0 +1,269 @@
+//! Random streams of changes against a map in memory: folds, moves between partitions, restarts, commits that are redone
+//! from what was written alone, a second writer and a compaction that get in between.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use watershed_core::sink::{Committed, Sink};
+use watershed_lake::{DeltaSink, KeySpec};
+
+use super::*;
+use crate::fixtures::{DAY, entry, put_entry};
+
+/// What happens before the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    /// The writer begins anew, with nothing but the table.
+    Restart,
+    /// The commit is redone by a writer that has not written it.
+    Redo,
+    /// Another writer of the same table commits changes of its own first.
+    Another,
+    /// Another rewrites what can be rewritten into one file a partition.
+    Compaction,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    batches: Vec<Vec<Op>>,
+    between: Between,
+    others: Vec<Op>,
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    by: &'static str,
+    key: KeySpec,
+    steps: Vec<Step>,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    (0..12i64, 0..3i64, 0..1000i64, 0..9i64, prop::bool::weighted(0.25))
+        .prop_map(|(key, day, value, sequence, delete)| Op { key, ts: day * DAY + key, value, sequence, delete })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let between = prop_oneof![
+        3 => Just(Between::Nothing),
+        1 => Just(Between::Restart),
+        1 => Just(Between::Redo),
+        1 => Just(Between::Another),
+        1 => Just(Between::Compaction),
+    ];
+    (prop::collection::vec(prop::collection::vec(op(), 0..8), 1..4), between, prop::collection::vec(op(), 1..6))
+        .prop_map(|(batches, between, others)| Step { batches, between, others })
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let by = prop_oneof![Just(""), Just("day(ts)"), Just("id"), Just("v")];
+    let names = prop_oneof![Just(vec!["id"]), Just(vec!["id", "ts"])];
+    (by, names, any::<bool>(), prop::collection::vec(step(), 1..9)).prop_map(|(by, names, sequenced, steps)| {
+        let columns = names.into_iter().map(String::from).collect();
+        let sequence_by = sequenced.then(|| "n".to_string());
+        Case { by, key: KeySpec { columns, sequence_by, ..key() }, steps }
+    })
+}
+
+/// The map, which knows what was deleted when.
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<Vec<i64>, (Option<Op>, i64)>,
+}
+
+impl Model {
+    fn take(&mut self, key: &KeySpec, op: &Op) {
+        let of = if key.columns.len() == 2 { vec![op.key, op.ts] } else { vec![op.key] };
+        if key.sequence_by.is_some() && self.rows.get(&of).is_some_and(|(_, known)| *known > op.sequence) {
+            return;
+        }
+        self.rows.insert(of, ((!op.delete).then_some(*op), op.sequence));
+    }
+
+    fn rows(&self) -> Vec<(i64, i64, i64, i64)> {
+        let live = self.rows.values().filter_map(|(op, _)| *op);
+        let mut rows: Vec<_> = live.map(|op| (op.key, op.ts, op.value, op.sequence)).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+/// All rows that can be seen, doubles included.
+async fn seen(lake: &Lake) -> Vec<(i64, i64, i64, i64)> {
+    let mut seen = visible(lake, "t").await;
+    seen.sort_unstable();
+    seen
+}
+
+async fn run(case: &Case) {
+    let lake = Lake::new();
+    let mut writer = sink(&lake, "t", case.by, case.key.clone()).await.unwrap();
+    let mut model = Model::default();
+    let (mut epoch, mut last) = (0, None);
+    for (number, step) in case.steps.iter().enumerate() {
+        let prepared = prepare(&writer, &step.batches).await.unwrap();
+        if prepared.files.is_empty() {
+            continue;
+        }
+        match step.between {
+            Between::Nothing => {}
+            Between::Restart | Between::Redo => writer = sink(&lake, "t", case.by, case.key.clone()).await.unwrap(),
+            Between::Another => {
+                let other = sink(&lake, "t", case.by, case.key.clone()).await.unwrap();
+                let theirs = prepare(&other, std::slice::from_ref(&step.others)).await.unwrap();
+                let identity = watershed_core::sink::CommitIdentity {
+                    application: format!("other-{number}"),
+                    epoch: 1,
+                    after: None,
+                };
+                other.commit(&identity, &theirs, &BTreeMap::new()).await.unwrap();
+                step.others.iter().for_each(|op| model.take(&case.key, op));
+            }
+            // What a compaction of another's drops is what deletions were remembered by.
+            Between::Compaction if case.key.sequence_by.is_none() => compact(&lake).await,
+            Between::Compaction => {}
+        }
+        epoch += 1;
+        let done = writer.commit(&identity(epoch, last), &prepared, &BTreeMap::new()).await.unwrap();
+        assert!(matches!(done, Committed::Now { .. }));
+        if step.between == Between::Redo {
+            let again = writer.commit(&identity(epoch, last), &prepared, &BTreeMap::new()).await.unwrap();
+            assert_eq!(again, Committed::Before);
+        }
+        last = Some(epoch);
+        step.batches.iter().flatten().for_each(|op| model.take(&case.key, op));
+        assert_eq!(seen(&lake).await, model.rows(), "after step {number}");
+    }
+}
+
+/// Rewrites every partition's unmarked rows into one file, as a foreign OPTIMIZE does: without data change.
+async fn compact(lake: &Lake) {
+    let adds = live_adds(lake).await;
+    let mut by_partition: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+    for add in adds {
+        by_partition.entry(add["partitionValues"].to_string()).or_default().push(add);
+    }
+    let mut actions = vec![];
+    for adds in by_partition.values().filter(|adds| adds.len() > 1) {
+        let mut parts = vec![];
+        for add in adds {
+            let (batch, kept) = live_rows(lake, add).await;
+            let kept = arrow::array::BooleanArray::from(kept);
+            parts.push(arrow::compute::filter_record_batch(&batch, &kept).unwrap());
+            let mut remove = serde_json::json!({"path": add["path"], "dataChange": false, "deletionTimestamp": 1});
+            if !add["deletionVector"].is_null() {
+                remove["deletionVector"] = add["deletionVector"].clone();
+            }
+            actions.push(serde_json::json!({ "remove": remove }));
+        }
+        let all = arrow::compute::concat_batches(&parts[0].schema(), &parts).unwrap();
+        if all.num_rows() == 0 {
+            continue;
+        }
+        // A name for what this version brings.
+        let name = format!("compacted-{}-{}.parquet", newest(lake) + 1, actions.len());
+        let path = lake.folder.path().join("t").join(&name);
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, all.schema(), None).unwrap();
+        writer.write(&all).unwrap();
+        writer.close().unwrap();
+        let size = std::fs::metadata(&path).unwrap().len();
+        let rows = serde_json::json!({"numRecords": all.num_rows()}).to_string();
+        actions.push(
+            serde_json::json!({"add": {"path": name, "size": size, "partitionValues": adds[0]["partitionValues"],
+            "modificationTime": 1, "dataChange": false, "stats": rows}}),
+        );
+    }
+    if !actions.is_empty() {
+        put_entry(lake, "t", newest(lake) + 1, &actions);
+    }
+}
+
+fn newest(lake: &Lake) -> u64 {
+    let log = lake.folder.path().join("t/_delta_log");
+    let names = std::fs::read_dir(log).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).max().unwrap()
+}
+
+/// The `add` actions of the newest version, replayed by hand.
+async fn live_adds(lake: &Lake) -> Vec<serde_json::Value> {
+    let mut live: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for version in 0..=newest(lake) {
+        let actions = entry(lake, "t", version);
+        for remove in actions.iter().filter_map(|a| a.get("remove")) {
+            live.remove(remove["path"].as_str().unwrap());
+        }
+        for add in actions.iter().filter_map(|a| a.get("add")) {
+            live.insert(add["path"].as_str().unwrap().to_string(), add.clone());
+        }
+    }
+    live.into_values().collect()
+}
+
+/// A file's rows, and which of them are unmarked.
+async fn live_rows(lake: &Lake, add: &serde_json::Value) -> (RecordBatch, Vec<bool>) {
+    let history = open_history(&lake.stores, &lake.at("t"), &untimed()).await.unwrap();
+    let snapshot = history.pin(None).await.unwrap();
+    let wanted = add["path"].as_str().unwrap();
+    let decoded = wanted.replace("%253A", "%3A");
+    let files = crate::fixtures::files(&snapshot);
+    let file = files.iter().find(|f| f.path.ends_with(wanted) || f.path.ends_with(&decoded));
+    let file = file.unwrap_or_else(|| panic!("{wanted} among {files:?}")).clone();
+    let deleted = history.deleted(std::slice::from_ref(&file)).await.unwrap().pop().unwrap();
+    let batch = read(&format!("/{}", file.path));
+    let marked = |i: u64| deleted.as_ref().is_some_and(|d| d.runs.iter().any(|run| run.contains(&i)));
+    let kept = (0..batch.num_rows() as u64).map(|i| !marked(i)).collect();
+    (batch, kept)
+}
+
+#[test]
+fn a_keyed_table_is_a_map() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let cases = std::env::var("WATERSHED_KEYED").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    let result = runner.run(&case(), |case| {
+        runtime.block_on(run(&case));
+        Ok(())
+    });
+    if let Err(e) = result {
+        panic!("{e}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_at_once_lose_nothing() {
+    let lake = Arc::new(Lake::new());
+    drop(sink(&lake, "t", "", key()).await.unwrap());
+    let mut running = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let lake = lake.clone();
+        running.spawn(async move {
+            let sink: DeltaSink = sink(&lake, "t", "", key()).await.unwrap();
+            for epoch in 1..=12i64 {
+                // Keys of all writers meet; the last value of each key is one that somebody wrote.
+                let ops: Vec<Op> = (0..20)
+                    .map(|i| Op {
+                        key: (epoch * 7 + i * (writer + 1)) % 30,
+                        ts: 0,
+                        value: writer * 1000 + epoch,
+                        sequence: 0,
+                        delete: false,
+                    })
+                    .collect();
+                let prepared = prepare(&sink, &[ops]).await.unwrap();
+                let epoch = epoch as u64;
+                let identity = watershed_core::sink::CommitIdentity {
+                    application: format!("writer-{writer}"),
+                    epoch,
+                    after: (epoch > 1).then(|| epoch - 1),
+                };
+                sink.commit(&identity, &prepared, &BTreeMap::new()).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+    // `rows` fails when a key is there twice.
+    assert_eq!(rows(&lake, "t").await.len(), 30);
+}
