@@ -75,6 +75,11 @@ impl Kind {
         matches!(self, Kind::MaterializedView | Kind::Insert)
     }
 
+    /// Whether a table of the home is behind the name, which Watershed writes.
+    pub fn has_table(self) -> bool {
+        matches!(self, Kind::Table | Kind::MaterializedView)
+    }
+
     /// Whether the name can stand in a FROM.
     pub fn is_relation(self) -> bool {
         self != Kind::Insert

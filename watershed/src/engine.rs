@@ -16,11 +16,13 @@ use object_store::path::Path;
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
+use watershed_lake::upkeep::{CompactOptions, Compacted};
 use watershed_lake::{Place, RequestCounts, Stores};
 use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 
 use crate::batch::Rows;
 use crate::catalog::{Catalog, Entry, Kind};
+use crate::compact;
 use crate::control::{self, Asked};
 use crate::estimate::Estimate;
 use crate::execute::Session;
@@ -142,6 +144,11 @@ impl Engine {
     /// Puts files into a table, each once.
     pub async fn load(&self, request: &LoadRequest) -> Result<Loaded> {
         load::load(self, request).await
+    }
+
+    /// Puts the small files of a table together and is rid of its marked rows; by name, or by location.
+    pub async fn compact(&self, table: &str, options: CompactOptions) -> Result<Compacted> {
+        compact::compact(self, table, options).await
     }
 
     /// Holds a materialized view against the batch answer over the facts that it was made from.

@@ -98,6 +98,8 @@ mod storable;
 
 mod tables;
 
+mod compact;
+
 pub mod load;
 
 pub mod batch;
@@ -130,6 +132,11 @@ pub use standing::{JobInfo, JobState, Left};
 pub use verify::{Difference, Verification, VerifyOptions};
 pub use watershed_core::{Error, Result};
 pub use watershed_lake::{RequestCounts, Stores};
+
+/// How tables are brought back into shape.
+pub mod upkeep {
+    pub use watershed_lake::upkeep::{CompactOptions, Compacted};
+}
 
 /// What a run is told and tells.
 pub mod runtime {

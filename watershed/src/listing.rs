@@ -27,6 +27,9 @@ pub struct RelationInfo {
     pub files: Option<u64>,
     pub rows: Option<u64>,
     pub bytes: Option<u64>,
+    /// Rows that deletion vectors mark, and files that are small beside others of their partition.
+    pub marked: Option<u64>,
+    pub small_files: Option<u64>,
 }
 
 /// A column of a relation.
@@ -69,6 +72,8 @@ async fn relation_info(engine: &Engine, entry: &Entry) -> Result<RelationInfo> {
         files: info.as_ref().map(|i| i.files),
         rows: info.as_ref().and_then(|i| i.rows),
         bytes: info.as_ref().map(|i| i.bytes),
+        marked: info.as_ref().map(|i| i.marked),
+        small_files: info.as_ref().map(|i| i.small_files),
     })
 }
 

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fastbloom::BloomFilter;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use roaring::{RoaringBitmap, RoaringTreemap};
 use watershed_core::{Error, Result};
 
@@ -114,60 +115,93 @@ pub(crate) async fn resolve(
     if live.is_empty() {
         return Ok(resolved);
     }
+    let mut by_group: HashMap<Group, Vec<&Arc<LiveFile>>> = HashMap::new();
+    for file in live.iter() {
+        by_group.entry(group(keys.fixes_partition, &file.partition)).or_default().push(file);
+    }
+    let mut searches: Vec<Search> = vec![];
+    let mut reads = vec![];
     for (group, probe) in changes.probes(keys.fixes_partition) {
         let probe = Arc::new(probe);
-        let hits = match index.map(&group) {
-            Some(entries) => probe.keys().filter_map(|key| Some((*key, *entries.get(key)?))).collect(),
-            None => search(place, keys, live, index, changes, &group, &probe).await?,
-        };
+        let mut search =
+            Search { whole: false, complete: false, hits: vec![], entries: Entries::default(), group, probe };
+        match index.map(&search.group) {
+            Some(entries) => {
+                let found = search.probe.keys().filter_map(|key| Some((*key, *entries.get(key)?)));
+                search.hits = found.collect();
+            }
+            None => {
+                let wanted = changes.bounds(keys, &search.group);
+                let number = searches.len();
+                let files = by_group.remove(&search.group).unwrap_or_default();
+                let files = search.plan(keys, files, index, &wanted);
+                reads.extend(files.into_iter().map(|(file, filter)| (number, file, filter)));
+            }
+        }
+        searches.push(search);
+    }
+    let reads = reads.into_iter().map(|(number, file, filter)| {
+        let (probe, whole) = (searches[number].probe.clone(), searches[number].whole);
+        let read = read(place.clone(), keys.clone(), file, probe, whole, filter);
+        async move { (number, tokio::spawn(read).await) }
+    });
+    // Made before the searches are written to: they only say what is read.
+    let reads: Vec<_> = reads.collect();
+    let mut found: BoxStream<'_, _> = futures::stream::iter(reads).buffer_unordered(CONCURRENT).boxed();
+    while let Some((number, read)) = found.next().await {
+        let read = read.map_err(|e| Error::bug(format!("a reader of keys died: {e}")))??;
+        let search = &mut searches[number];
+        search.hits.extend(read.hits);
+        if let Some(filter) = read.filter {
+            index.put_filter(read.file.id, filter);
+        }
+        if search.complete {
+            search.complete = enter(place, keys, &read.file, &read.keys, &mut search.entries).await?;
+        }
+    }
+    drop(found);
+    for Search { group, probe, complete, hits, entries, .. } in searches {
+        if complete {
+            index.put_map(group, entries);
+        }
         judge(place, keys, live, &probe, hits, &mut resolved).await?;
     }
     Ok(resolved)
 }
 
-/// Reads the keys of the files that may hold some of the probe's.
-async fn search(
-    place: &Place,
-    keys: &Arc<KeyColumns>,
-    live: &LiveFiles,
-    index: &mut KeyIndex,
-    changes: &Changes,
-    group: &Group,
-    probe: &Arc<Probe>,
-) -> Result<Vec<(KeyHash, Entry)>> {
-    let files: Vec<&Arc<LiveFile>> =
-        live.iter().filter(|file| group.as_ref().is_none_or(|partition| file.partition == *partition)).collect();
-    let rows = files.iter().map(|file| rows_of(file)).sum();
-    let whole = index.wants_map(group, rows);
-    let wanted = changes.bounds(keys, group);
-    let mut reads = vec![];
-    for file in files {
-        let near = || meet(&wanted, &bounds(file.add.stats.as_deref(), keys.stored()));
-        if whole || (near() && index.may_hold(file.id, probe.keys())) {
-            // Where the key fixes the partition, it is maps that help the next time.
-            reads.push((file.clone(), !keys.fixes_partition && !index.has_filter(file.id)));
+/// The look-up of one group's changes.
+struct Search {
+    group: Group,
+    probe: Arc<Probe>,
+    /// Every file of the group is read, for a map.
+    whole: bool,
+    /// The map holds what has been read so far.
+    complete: bool,
+    hits: Vec<(KeyHash, Entry)>,
+    entries: Entries,
+}
+
+impl Search {
+    /// The files whose keys are to be read, and of which of them a filter is to be made.
+    fn plan(
+        &mut self,
+        keys: &KeyColumns,
+        files: Vec<&Arc<LiveFile>>,
+        index: &mut KeyIndex,
+        wanted: &Bounds,
+    ) -> Vec<(Arc<LiveFile>, bool)> {
+        self.whole = index.wants_map(&self.group, files.iter().map(|file| rows_of(file)).sum());
+        self.complete = self.whole;
+        let mut reads = vec![];
+        for file in files {
+            let near = || meet(wanted, &bounds(file.add.stats.as_deref(), keys.stored()));
+            if self.whole || (near() && index.may_hold(file.id, self.probe.keys())) {
+                // Where the key fixes the partition, it is maps that help the next time.
+                reads.push((file.clone(), !keys.fixes_partition && !index.has_filter(file.id)));
+            }
         }
+        reads
     }
-    let reads = reads.into_iter().map(|(file, filter)| {
-        let read = read(place.clone(), keys.clone(), file, probe.clone(), whole, filter);
-        async move { tokio::spawn(read).await.map_err(|e| Error::bug(format!("a reader of keys died: {e}")))? }
-    });
-    let mut found: std::pin::Pin<Box<dyn futures::Stream<Item = Result<Read>> + Send + '_>> =
-        Box::pin(futures::stream::iter(reads).buffer_unordered(CONCURRENT));
-    let (mut hits, mut entries, mut complete) = (vec![], Entries::default(), whole);
-    while let Some(read) = found.try_next().await? {
-        hits.extend(read.hits);
-        if let Some(filter) = read.filter {
-            index.put_filter(read.file.id, filter);
-        }
-        if complete {
-            complete = enter(place, keys, &read.file, &read.keys, &mut entries).await?;
-        }
-    }
-    if complete {
-        index.put_map(group.clone(), entries);
-    }
-    Ok(hits)
 }
 
 /// What one file gave.

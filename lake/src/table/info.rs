@@ -11,6 +11,9 @@ use crate::history::statistics_of;
 use crate::log::{self, LogMetadata, TableState, state};
 use crate::stores::Stores;
 
+/// Bytes below which a file is small: half of what compaction makes of it.
+pub(super) const SMALL: u64 = 64 << 20;
+
 /// A Delta table at its newest version.
 #[derive(Clone, Debug)]
 pub struct TableInfo {
@@ -24,6 +27,10 @@ pub struct TableInfo {
     /// `None` when a file's statistics do not say.
     pub rows: Option<u64>,
     pub bytes: u64,
+    /// Rows that deletion vectors mark.
+    pub marked: u64,
+    /// Files of less than 64 MB that have others beside them in their partition.
+    pub small_files: u64,
     pub properties: BTreeMap<String, String>,
 }
 
@@ -35,7 +42,9 @@ pub async fn table_info(stores: &Stores, location: &str) -> Result<TableInfo> {
     let metadata: LogMetadata = state::plain(&place, snapshot.metadata())?;
     let log_store = log::log_store(&place);
     let mut views = snapshot.file_views(log_store.as_ref(), None);
-    let (mut files, mut rows, mut bytes) = (0, Some(0), 0);
+    let (mut files, mut rows, mut bytes, mut dead) = (0, Some(0), 0, 0);
+    // Of each partition: files, and small ones.
+    let mut partitions: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     while let Some(view) =
         views.try_next().await.map_err(|e| Error::storage("cannot list the files of", location, e))?
     {
@@ -43,6 +52,11 @@ pub async fn table_info(stores: &Stores, location: &str) -> Result<TableInfo> {
             view.deletion_vector_descriptor().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
         let (count, _): (Option<u64>, Times) = statistics_of(view.stats().as_deref(), None);
         files += 1;
+        dead += marked;
+        let values: BTreeMap<_, _> = view.partition_values_map().into_iter().collect();
+        let of_partition = partitions.entry(format!("{values:?}")).or_default();
+        of_partition.0 += 1;
+        of_partition.1 += u64::from(u64::try_from(view.size()).unwrap_or_default() < SMALL);
         rows = rows.zip(count).map(|(sum, n)| sum + n.saturating_sub(marked));
         bytes += u64::try_from(view.size()).unwrap_or_default();
     }
@@ -55,6 +69,8 @@ pub async fn table_info(stores: &Stores, location: &str) -> Result<TableInfo> {
         files,
         rows,
         bytes,
+        marked: dead,
+        small_files: partitions.into_values().filter(|(files, _)| *files > 1).map(|(_, small)| small).sum(),
         properties: metadata.configuration,
     })
 }

@@ -22,6 +22,8 @@ mod query;
 
 mod load;
 
+mod compact;
+
 mod control;
 
 mod signals;
@@ -144,6 +146,8 @@ enum Command {
     /// Put Parquet, CSV or NDJSON files into a table
     #[command(after_help = LOAD_EXAMPLES)]
     Load(load::Load),
+    /// Put a table's small files together, and be rid of its marked rows
+    Compact(compact::Compact),
     /// List the jobs and where they stand
     Jobs(show::Jobs),
     /// Alter a job's limits, also while it runs
@@ -193,6 +197,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
             Command::Plan(command) => command.run(&cli.global).await,
             Command::Query(command) => command.run(&cli.global).await,
             Command::Load(command) => command.run(&cli.global).await,
+            Command::Compact(command) => command.run(&cli.global).await,
             Command::Alter(command) => command.run(&cli.global).await,
             Command::Pause(command) => command.pause(&cli.global).await,
             Command::Resume(command) => command.resume(&cli.global).await,

@@ -139,6 +139,8 @@ impl Tables {
                     "files": table.files,
                     "rows": table.rows,
                     "bytes": table.bytes,
+                    "marked_rows": table.marked,
+                    "small_files": table.small_files,
                 })
             }));
         }
@@ -150,12 +152,28 @@ impl Tables {
                 number(table.rows),
                 number(table.files),
                 table.bytes.map_or("-".to_string(), bytes),
+                number(table.small_files),
+                dead(table.rows, table.marked),
                 number(table.version),
                 table.location.clone().unwrap_or_default(),
             ]
         });
-        print_table(&["NAME", "KIND", "ROWS", "FILES", "SIZE", "VERSION", "LOCATION"], rows.collect());
+        print_table(
+            &["NAME", "KIND", "ROWS", "FILES", "SIZE", "SMALL FILES", "DEAD ROWS", "VERSION", "LOCATION"],
+            rows.collect(),
+        );
         Ok(())
+    }
+}
+
+/// Marked rows, as a part of all that files hold.
+fn dead(rows: Option<u64>, marked: Option<u64>) -> String {
+    match rows.zip(marked) {
+        None => "-".to_string(),
+        Some((_, 0)) => "0".to_string(),
+        Some((rows, marked)) => {
+            format!("{} ({:.0} %)", count(marked), 100.0 * marked as f64 / (rows + marked) as f64)
+        }
     }
 }
 

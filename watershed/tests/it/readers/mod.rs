@@ -73,7 +73,7 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     );
     engine.execute(&table).await.unwrap();
     let row = |id: u64, turn: u64| {
-        let op = if turn == 1 && id % 5 == 0 { "delete" } else { "upsert" };
+        let op = if turn == 1 && id.is_multiple_of(5) { "delete" } else { "upsert" };
         format!("{id},r{},{}.5,{},{op}\n", (id + turn) % 3, id * 10 + turn, [10, 20, 15][turn as usize])
     };
     for (turn, ids) in [0..500u64, 100..300, 200..400].into_iter().enumerate() {
