@@ -200,7 +200,7 @@ mod tests {
         let (low, high) = (groups[1].start..groups[1].start + 9, groups[1].end - 9..groups[1].end);
         assert_eq!(fetch(&groups, false, &groups[0], &[low, high]), None);
         // Not of a row group that is known.
-        assert_eq!(fetch(&[], false, &(0..9), &[9..18]), None);
+        assert_eq!(fetch(&[], false, &groups[0], std::slice::from_ref(&groups[1])), None);
     }
 
     #[test]
