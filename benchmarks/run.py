@@ -18,6 +18,7 @@ import agree
 import measure
 import report
 import trials
+import upserts
 from engines import Setup
 from trials import Bench, Result
 from workloads import (
@@ -29,11 +30,23 @@ from workloads import (
     KillTrial,
     MemoryTrial,
     PairTrial,
+    SingleTrial,
     SparkTrial,
+    StreamTrial,
+    UpsertTrial,
 )
 
 HERE = Path(__file__).parent
-DO = {PairTrial: trials.pair, MemoryTrial: trials.memory, SparkTrial: trials.spark, KillTrial: trials.kill, EstimateTrial: trials.estimates}
+DO = {
+    PairTrial: trials.pair,
+    MemoryTrial: trials.memory,
+    SparkTrial: trials.spark,
+    KillTrial: trials.kill,
+    EstimateTrial: trials.estimates,
+    UpsertTrial: upserts.trial,
+    StreamTrial: upserts.stream,
+    SingleTrial: upserts.single,
+}
 
 
 def main() -> int:
@@ -41,7 +54,7 @@ def main() -> int:
     work = given.cache / "bench"
     setup = Setup(given.watershed, given.peer, work / "answers", given.threads)
     without = frozenset(given.without)
-    bench = Bench(setup, work, given.repeats, given.scale, without, spark_python)
+    bench = Bench(setup, work, given.repeats, given.scale, without, spark_python, given.writer)
 
     results: list[Result] = []
     failures = 0
@@ -96,9 +109,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=cache, help="where generated facts are kept")
     parser.add_argument("--watershed", type=Path, default=Path(os.environ.get("WATERSHED", built / "watershed")))
     parser.add_argument("--peer", type=Path, default=built / "watershed-peer")
+    parser.add_argument("--writer", type=Path, default=built / "watershed-writer")
     given = parser.parse_args()
     # Engines are told whole paths, wherever they run.
-    for name in ("out", "cache", "watershed", "peer"):
+    for name in ("out", "cache", "watershed", "peer", "writer"):
         setattr(given, name, getattr(given, name).absolute())
     return given
 

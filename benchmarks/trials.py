@@ -61,6 +61,7 @@ class Bench:
     scale: float
     without: frozenset[str]
     spark_python: Callable[[], str]  # makes Spark's environment, so called only when needed
+    writer: Path  # the binary of `writer/`
 
     def facts_of(self, wanted: Facts | FactsInHours) -> tuple[Path, str]:
         """The folder of the facts, in the page cache, and what to say of them."""

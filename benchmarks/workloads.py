@@ -406,7 +406,7 @@ class StoreTrial:
     title: str = "tumbling 1 h from and to MinIO, against the local disk"
     facts: Facts = HALF_A_YEAR
     question: Question = HOURLY
-    days: int = 60
+    days: int = 180
     bar: float = 1.3
     aim: float = 1.1
 
@@ -422,6 +422,45 @@ class EstimateTrial:
     aim: float = 1.25
 
 
+@dataclass(frozen=True)
+class UpsertTrial:
+    """Some of a keyed table's rows replaced, against delta-rs's MERGE; then scans of the table."""
+
+    name: str = "upserts"
+    title: str = "1 % of a keyed table's rows replaced, times faster than delta-rs's MERGE"
+    rows: int = 20_000_000
+    partitions: int = 100
+    share: float = 0.01
+    commits: int = 100
+    bar: float = 10.0
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class StreamTrial:
+    """Upserts into one partition, a commit a second: the 99th percentile of what a commit takes."""
+
+    name: str = "stream"
+    title: str = "a commit a second into one partition of a keyed table, p99"
+    rate: int = 150_000
+    seconds: int = 120
+    bar: float = 1.0
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class SingleTrial:
+    """One row into a table of many."""
+
+    name: str = "single"
+    title: str = "one row into a keyed table of 100 million, with a warm index"
+    rows: int = 100_000_000
+    files: int = 20
+    bar: float = 2.0
+    aim: float | None = None
+
+
 STORE = StoreTrial()  # with --on minio, and then alone
-TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial())
+KEYED = (UpsertTrial(), StreamTrial(), SingleTrial())
+TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial(), *KEYED)
 NAMES = tuple(each.name for each in (*WORKLOADS, *TRIALS))

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every member and the members it may depend on; dev-dependencies are exempt.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("watershed-core", &[]),
     ("watershed-operators", &["watershed-core"]),
     ("watershed-plan", &["watershed-core", "watershed-operators"]),
@@ -14,6 +14,7 @@ const ALLOWED: [(&str, &[&str]); 7] = [
     ("watershed-lake", &["watershed-core"]),
     // Reads and computes by itself, to be compared with.
     ("watershed-peer", &[]),
+    ("watershed-writer", &["watershed-core", "watershed-lake"]),
     ("watershed", &["watershed-core", "watershed-lake", "watershed-operators", "watershed-plan", "watershed-runtime"]),
 ];
 
