@@ -15,6 +15,7 @@
 //! * [`table`]: result tables: schema, data files, idempotent commits.
 //! * [`keyed`]: result tables whose rows replace others.
 //! * [`upkeep`]: tables brought back into shape.
+//! * [`changes`]: what each version of a table did to its rows.
 //! * [`faults`]: an object store that fails, for tests.
 //!
 //! **Invariant:** nothing here decides what is read next or when an epoch ends; and a table becomes different only
@@ -33,6 +34,8 @@ pub mod table;
 pub mod keyed;
 
 pub mod upkeep;
+
+pub mod changes;
 
 pub mod faults;
 

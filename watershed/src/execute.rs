@@ -19,6 +19,7 @@ use watershed_plan::{
 
 use crate::batch::{self, Rows};
 use crate::catalog::{Draft, Entry, Kind};
+use crate::changes;
 use crate::declare::{Decision, canonical, decide};
 use crate::dimensions;
 use crate::engine::{Engine, JobPlan, Outcome, RunOptions, relation, shown, unknown};
@@ -339,8 +340,13 @@ impl<'a> Session<'a> {
 
     async fn answer(&self, query: &Query) -> Result<Rows> {
         let settings = self.layers.settings()?;
-        let known = relations::batch(self.engine, &self.entries, &self.layers, &settings, query).await?;
-        let frame = known.planner.batch(query).await?;
+        let mut query = query.clone();
+        let calls = changes::rewrite(&mut query)?;
+        let mut known = relations::batch(self.engine, &self.entries, &self.layers, &settings, &query).await?;
+        for call in &calls {
+            known.planner.add_table_provider(&call.name, changes::open(self.engine, &self.entries, call).await?)?;
+        }
+        let frame = known.planner.batch(&query).await?;
         let stream: SendableRecordBatchStream = frame.execute_stream().await.map_err(batch::in_query)?;
         Ok(Rows::new(stream))
     }

@@ -100,6 +100,8 @@ mod tables;
 
 mod compact;
 
+mod changes;
+
 pub mod load;
 
 pub mod batch;

@@ -142,10 +142,8 @@ impl Stream {
 impl Single {
     async fn run(self) -> Result<()> {
         let row = |id: u64| {
-            let columns: [(&str, ArrayRef); 2] = [
-                ("id", Arc::new(Int64Array::from(vec![id as i64]))),
-                ("v", Arc::new(Float64Array::from(vec![-1.0]))),
-            ];
+            let columns: [(&str, ArrayRef); 2] =
+                [("id", Arc::new(Int64Array::from(vec![id as i64]))), ("v", Arc::new(Float64Array::from(vec![-1.0])))];
             RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
         };
         let spec = TableSpec {

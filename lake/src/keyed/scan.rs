@@ -122,7 +122,7 @@ fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::Arro
 }
 
 /// A partition value as a column.
-fn constant(value: Option<&str>, to: &DataType, rows: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
+pub(crate) fn constant(value: Option<&str>, to: &DataType, rows: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
     let Some(value) = value else { return Ok(new_null_array(to, rows)) };
     let text: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![value]));
     let one = cast(&text, to)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use deltalake::kernel::{Add, Remove, Transaction};
+use deltalake::kernel::{Add, AddCDCFile, Remove, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,6 +16,8 @@ pub(crate) struct LogCommit {
     pub(crate) info: Map<String, Value>,
     pub(crate) adds: Vec<Add>,
     pub(crate) removes: Vec<Remove>,
+    /// Files of the change data feed.
+    pub(crate) changes: Vec<AddCDCFile>,
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) metadata: Option<LogMetadata>,
     pub(crate) protocol: Option<LogProtocol>,
@@ -74,6 +76,7 @@ impl LogCommit {
                 match name.as_str() {
                     "commitInfo" => commit.info = serde_json::from_value(body)?,
                     "add" => commit.adds.push(serde_json::from_value(body)?),
+                    "cdc" => commit.changes.push(serde_json::from_value(body)?),
                     "remove" => commit.removes.push(serde_json::from_value(body)?),
                     "txn" => commit.transactions.push(serde_json::from_value(body)?),
                     "metaData" => commit.metadata = Some(serde_json::from_value(body)?),

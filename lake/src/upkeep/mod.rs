@@ -18,3 +18,4 @@ mod rewrite;
 mod compact;
 
 pub use compact::{CompactOptions, Compacted, compact};
+pub(crate) use rewrite::unmarked;

@@ -99,7 +99,7 @@ async fn copy(
 }
 
 /// The rows of a file that are not marked.
-fn unmarked(marks: &RoaringTreemap, rows: u64) -> RowSelection {
+pub(crate) fn unmarked(marks: &RoaringTreemap, rows: u64) -> RowSelection {
     let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
     let mut selectors: Vec<RowSelector> = vec![];
     let mut at = 0;

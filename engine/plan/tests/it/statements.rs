@@ -96,8 +96,9 @@ fn errors_point_at_their_place() {
         ("CREATE SOURCE s WITH (lake)", "line 1, column 27: expected = and a value, found )"),
         ("CREATE TABLE t AS SELECT 1", "line 1, column 16: expected the table's columns"),
         ("CREATE TABLE t (a INT, b JSON)", "line 1, column 24: b: type JSON is not supported"),
-        ("CREATE TABLE t (a INT, PRIMARY KEY (a))", "constraints are not supported yet"),
-        ("CREATE TABLE t (a INT PRIMARY KEY)", "line 1, column 17: a: PRIMARY KEY is not supported yet"),
+        ("CREATE TABLE t (a INT, UNIQUE (a))", "constraints other than PRIMARY KEY are not supported yet"),
+        ("CREATE TABLE t (a INT, PRIMARY KEY (b))", "PRIMARY KEY: there is no column b; the columns are a"),
+        ("CREATE TABLE t (a INT DEFAULT 1)", "line 1, column 17: a: DEFAULT 1 is not supported yet"),
         (
             "CREATE INDEX i ON t (a)",
             "line 1, column 8: expected SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE",
@@ -123,4 +124,13 @@ fn variables_do_not_shift_places() {
     let text = "CREATE VIEW ${V} AS\nFROB";
     let message = parse(text, &|_| Some("v".into())).unwrap_err().to_string();
     assert!(message.starts_with("line 2, column 1: "), "{message}");
+}
+
+#[test]
+fn a_key_is_kept_however_it_was_written() {
+    let text = |sql: &str| parse(sql, &|_| None).unwrap().remove(0).text;
+    let constraint = text("create table t (a int, \"B\" int, primary key (\"B\", a))");
+    assert_eq!(constraint, "CREATE TABLE t (a INT, \"B\" INT, PRIMARY KEY (\"B\", a))");
+    assert_eq!(text(&constraint), constraint);
+    assert_eq!(text("CREATE TABLE t (a INT PRIMARY KEY)"), "CREATE TABLE t (a INT, PRIMARY KEY (a))");
 }

@@ -1,0 +1,24 @@
+//! A table's change feed: what each version inserted, updated and deleted, row by row.
+//!
+//! ```text
+//!  log entry ─ plan ─▶ parts: files and which of their rows ─ pair: by key, within a version ─▶ rows with what became of them
+//! ```
+//!
+//! A version that wrote change files (Delta's change data feed) is read from these. Any other says it by its actions: an
+//! added file inserts its unmarked rows, a removed one deletes them, and one that came again with other marks deletes the
+//! newly marked. Where the table has a key, a delete and an insert of one key in one version are the two images of an update.
+//!
+//! * `plan`: from a log entry to parts. Pure.
+//! * `pair`: which keys were both deleted and inserted.
+//! * `feed`: the whole, as batches.
+//!
+//! **Invariant:** a version that cannot be told any more, because its log entry or a file is gone, is an error that names it;
+//! nothing is passed over.
+
+mod plan;
+
+mod pair;
+
+mod feed;
+
+pub use feed::{CHANGE_COLUMNS, ChangeFeed, Since, changes};
