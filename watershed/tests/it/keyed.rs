@@ -93,6 +93,54 @@ async fn files_are_upserted_by_key() {
     assert_eq!(world.rows("SELECT count(*) FROM t").await, ["3"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_told_version_by_version() {
+    let world = World::new();
+    for (file, text) in [("1.csv", "id,v\n1,a\n2,b\n"), ("2.csv", "id,v\n2,B\n3,c\n"), ("3.csv", "id,v,op\n1,,d\n")] {
+        let request = LoadRequest {
+            files: vec![world.write(file, text)],
+            into: world.path("t"),
+            key: vec!["id".into()],
+            operation: text.contains(",op").then(|| "op".to_string()),
+            ..LoadRequest::default()
+        };
+        world.load(request).await.unwrap();
+    }
+    let t = world.path("t");
+    let columns = "_commit_version AS at, id, v, _change_type AS what";
+    let all = format!("SELECT {columns} FROM CHANGES('{t}', 0) ORDER BY at, id, what DESC");
+    assert_eq!(
+        world.rows(&all).await,
+        [
+            "1 1 a insert",
+            "1 2 b insert",
+            "2 2 b update_preimage",
+            "2 2 B update_postimage",
+            "2 3 c insert",
+            "3 1 a delete"
+        ]
+    );
+    world.run(&format!("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{t}'")).await;
+    let some = format!("SELECT {columns} FROM changes(t, 2, 2) WHERE _change_type = 'insert'");
+    assert_eq!(world.rows(&some).await, ["2 3 c insert"]);
+    let newest = "SELECT count(*) FROM CHANGES(t, '2000-01-01') WHERE changes._commit_timestamp > '2020-01-01'";
+    assert_eq!(world.rows(newest).await, ["6"]);
+    for (sql, words) in [
+        ("SELECT * FROM CHANGES(t, 9)", "the first is after the last"),
+        ("SELECT * FROM CHANGES(t, 1, 9)", "has no version 9 yet; its newest is 3"),
+        ("SELECT * FROM CHANGES(t)", "give CHANGES(table, from [, to])"),
+    ] {
+        let error = world.engine().query(sql).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{sql}: {error}");
+    }
+    fs::remove_file(world.dir.path().join("t/_delta_log/00000000000000000001.json")).unwrap();
+    let error = world.engine().query(&all).await.unwrap_err().to_string();
+    assert!(
+        error.contains("log entry 1") && error.contains("is gone") || error.contains("cannot read table"),
+        "{error}"
+    );
+}
+
 /// Changes of twenty keys over four days; the last of each key by its number is what the table must end with.
 fn changes() -> (String, Vec<String>) {
     let mut text = "at,id,v,n,op\n".to_string();
