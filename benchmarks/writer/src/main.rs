@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use watershed_core::clock::SystemClock;
+use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::sink::{CommitIdentity, Sink};
 use watershed_lake::{Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, Stores, TableSpec};
 
@@ -101,27 +101,28 @@ impl Stream {
         };
         let options = SinkOptions { create: Create::Now, lanes: 2, ..SinkOptions::default() };
         let clock = Arc::new(SystemClock::default());
-        let sink = DeltaSink::open(&Stores::default(), "stream", &self.table, spec, options, clock).await?;
-        let began = Instant::now();
+        let sink = DeltaSink::open(&Stores::default(), "stream", &self.table, spec, options, clock.clone()).await?;
+        let began = clock.elapsed();
         let (mut commits, mut rows) = (vec![], 0);
         for second in 1..=self.seconds {
             let batches: Vec<RecordBatch> =
                 (0..10).map(|_| self.rows(&mut numbers, self.rate / 10)).collect::<Result<_>>()?;
             let due = began + Duration::from_secs(second - 1);
-            tokio::time::sleep_until(due.into()).await;
+            tokio::time::sleep(due.saturating_sub(clock.elapsed())).await;
             let writer = sink.writer()?;
-            let writing = Instant::now();
+            let writing = clock.elapsed();
             for batch in batches {
                 rows += batch.num_rows();
                 writer.write(0, batch).await?;
             }
-            let written = writing.elapsed();
-            let committing = Instant::now();
+            let written = clock.elapsed() - writing;
+            let committing = clock.elapsed();
             let prepared = writer.finish().await?;
             sink.commit(&identity("stream", second), &prepared, &BTreeMap::new()).await?;
-            commits.push(json!({"write": written.as_secs_f64(), "commit": committing.elapsed().as_secs_f64()}));
+            commits
+                .push(json!({"write": written.as_secs_f64(), "commit": (clock.elapsed() - committing).as_secs_f64()}));
         }
-        println!("{}", json!({"rows": rows, "seconds": began.elapsed().as_secs_f64(), "commits": commits}));
+        println!("{}", json!({"rows": rows, "seconds": (clock.elapsed() - began).as_secs_f64(), "commits": commits}));
         Ok(())
     }
 
@@ -155,15 +156,15 @@ impl Single {
         };
         let options = SinkOptions { index: self.index, ..SinkOptions::default() };
         let clock = Arc::new(SystemClock::default());
-        let sink = DeltaSink::open(&Stores::default(), "single", &self.table, spec, options, clock).await?;
+        let sink = DeltaSink::open(&Stores::default(), "single", &self.table, spec, options, clock.clone()).await?;
         let mut took = vec![];
         for epoch in 1..=4 {
-            let began = Instant::now();
+            let began = clock.elapsed();
             let writer = sink.writer()?;
             writer.write(0, row(epoch * 7_654_321 % self.keys)?).await?;
             let prepared = writer.finish().await?;
             sink.commit(&identity("single", epoch), &prepared, &BTreeMap::new()).await?;
-            took.push(began.elapsed().as_secs_f64());
+            took.push((clock.elapsed() - began).as_secs_f64());
         }
         println!("{}", json!({ "commits": took }));
         Ok(())
