@@ -11,6 +11,7 @@
 //! * [`stores`]: locations to object stores.
 //! * `log`: the Delta log as facts: its state, what came since, which features it asks for.
 //! * `parquet_object`: Parquet files in object stores, read by range and written in parts.
+//! * `data_file`: a Parquet file's rows as the table has its columns.
 //! * [`history`]: Delta tables and hive-style Parquet folders as time partitions of files.
 //! * [`table`]: result tables: schema, data files, idempotent commits.
 //! * [`keyed`]: result tables whose rows replace others.
@@ -26,6 +27,8 @@ pub mod stores;
 mod log;
 
 mod parquet_object;
+
+mod data_file;
 
 pub mod history;
 

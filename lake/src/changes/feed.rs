@@ -3,17 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::compute::{CastOptions, cast_with_options, take};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use arrow::util::display::FormatOptions;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::RowSelection;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 use watershed_core::time::EventTime;
@@ -21,16 +17,19 @@ use watershed_core::{Error, Result};
 
 use super::pair::Pairs;
 use super::plan::{Part, What, plan};
+use crate::data_file::{DataFile, all_but, constant};
 use crate::history::marks;
 use crate::keyed::KeySpec;
 use crate::keyed::key::{KeyHash, Keyer};
 use crate::log::{self, LogMetadata, columns, features, state};
-use crate::parquet_object::ObjectReader;
 use crate::stores::{Place, Stores};
 
 /// What a feed has beside the table's columns: text, bigint, timestamp. The first is `insert`, `delete`, `update_preimage` or
 /// `update_postimage`.
 pub const CHANGE_COLUMNS: [&str; 3] = ["_change_type", "_commit_version", "_commit_timestamp"];
+
+/// Rows of a batch.
+const BATCH: usize = 8192;
 
 /// Where a feed begins; the version is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,50 +139,42 @@ impl ChangeFeed {
 
     /// The rows of a part, without what was done to them.
     async fn rows(&self, part: &Part) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let location = format!("{}{}", self.place.url, part.path);
-        let failed = move |e: &dyn std::fmt::Display| Error::storage("cannot read", &location, e.to_string());
-        let path = self.place.at(&part.path)?;
         let size = match part.size.and_then(|size| u64::try_from(size).ok()) {
             Some(size) => size,
-            None => self.place.store.head(&path).await.map_err(|e| failed(&e))?.size,
+            None => {
+                let found = self.place.store.head(&self.place.at(&part.path)?).await;
+                found.map_err(|e| Error::storage("cannot read", format!("{}{}", self.place.url, part.path), e))?.size
+            }
         };
-        let reader = ObjectReader::new(self.place.store.clone(), path, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| {
-            let e = failed(&e);
+        let open = DataFile::open(&self.place, &part.path, size).await.map_err(|e| {
             // What was replaced is kept only as long as the table's retention says.
             match e.to_string().contains("not found") {
                 true => Error::stopped(format!("{e}; a vacuum has removed it: begin at a later version")),
                 false => e,
             }
         })?;
-        let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
-        let chosen = self.chosen(part, rows).await?;
-        let batches = builder.with_row_selection(chosen).build().map_err(|e| failed(&e))?;
-        let told = part.what == What::Told;
-        let fields: Vec<FieldRef> = match told {
-            true => self.schema.fields()[..self.schema.fields().len() - 2].to_vec(),
-            false => self.schema.fields()[..self.schema.fields().len() - CHANGE_COLUMNS.len()].to_vec(),
-        };
-        let values = part.values.clone();
-        let partitions = self.partition_columns.clone();
-        let rows = batches.map(move |batch| {
-            let batch = batch.map_err(|e| failed(&e))?;
+        let chosen = self.chosen(part, open.rows()).await?;
+        let told = usize::from(part.what == What::Told);
+        let fields = self.schema.fields()[..self.schema.fields().len() - CHANGE_COLUMNS.len() + told].to_vec();
+        let (in_partitions, in_files): (Vec<FieldRef>, Vec<FieldRef>) =
+            fields.iter().cloned().partition(|field| self.partition_columns.contains(field.name()));
+        let values: Vec<Option<String>> = in_partitions
+            .iter()
+            .map(|field| part.values.get(field.name()).cloned().flatten().filter(|v| !v.is_empty()))
+            .collect();
+        let schema: SchemaRef = Schema::new(fields).into();
+        let rows = open.read(&in_files, Some(chosen), BATCH)?.map(move |rows| {
+            let rows = rows?;
+            let fail = |e| Error::stopped(format!("a partition value of the table's log: {e}"));
             let column = |field: &FieldRef| -> Result<ArrayRef> {
-                if partitions.contains(field.name()) {
-                    let value = values.get(field.name()).cloned().flatten().filter(|v| !v.is_empty());
-                    return crate::keyed::constant(value.as_deref(), field.data_type(), batch.num_rows())
-                        .map_err(|e| failed(&e));
+                match in_partitions.iter().position(|f| f.name() == field.name()) {
+                    Some(at) => constant(values[at].as_deref(), field.data_type(), rows.num_rows()).map_err(fail),
+                    None => Ok(rows[field.name().as_str()].clone()),
                 }
-                let Some(found) = batch.column_by_name(field.name()) else {
-                    return Ok(new_null_array(field.data_type(), batch.num_rows()));
-                };
-                let options = CastOptions { safe: false, format_options: FormatOptions::new() };
-                cast_with_options(found, field.data_type(), &options).map_err(|e| failed(&e))
             };
-            let columns = fields.iter().map(column).collect::<Result<Vec<_>>>()?;
-            let schema: SchemaRef = Schema::new(fields.clone()).into();
-            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            RecordBatch::try_new_with_options(schema, columns, &options).map_err(|e| failed(&e))
+            let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(fail)
         });
         Ok(rows.boxed())
     }
@@ -208,7 +199,7 @@ impl ChangeFeed {
                 all - (marked - unless)
             }
         };
-        Ok(crate::upkeep::unmarked(&skipped, rows))
+        Ok(all_but(&skipped, rows))
     }
 
     /// The keys that a version both deleted and inserted.

@@ -5,24 +5,26 @@
 
 use std::cmp::Ordering;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use serde_json::Value;
 
 /// Least and greatest value of each key column; `None` where nothing is known.
 pub(crate) type Bounds = Vec<Option<(Value, Value)>>;
 
 /// The bounds that a file's statistics give for columns.
-pub(crate) fn bounds<'a>(statistics: Option<&str>, columns: impl Iterator<Item = (&'a str, &'a DataType)>) -> Bounds {
+pub(crate) fn bounds<'a>(statistics: Option<&str>, columns: impl Iterator<Item = &'a FieldRef>) -> Bounds {
     let parsed: Option<Value> = statistics.and_then(|text| serde_json::from_str(text).ok());
-    let of = |(name, data_type): (&str, &DataType)| {
+    let of = |field: &FieldRef| {
+        let (name, data_type) = (field.name(), field.data_type());
         let exact = data_type.is_integer() || matches!(data_type, DataType::Utf8 | DataType::Date32);
         let parsed = parsed.as_ref().filter(|_| exact)?;
         // A NULL in the key lies outside of all bounds.
-        if parsed["nullCount"][name].as_u64() != Some(0) {
+        if parsed["nullCount"][name.as_str()].as_u64() != Some(0) {
             return None;
         }
-        let found =
-            |which: &str| parsed[which].get(name).filter(|v| v.is_i64() || v.is_u64() || v.is_string()).cloned();
+        let found = |which: &str| {
+            parsed[which].get(name.as_str()).filter(|v| v.is_i64() || v.is_u64() || v.is_string()).cloned()
+        };
         found("minValues").zip(found("maxValues"))
     };
     columns.map(of).collect()
@@ -64,6 +66,8 @@ fn order(a: &Value, b: &Value) -> Option<Ordering> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Field;
+
     use super::*;
 
     fn of(low: Value, high: Value) -> Bounds {
@@ -86,8 +90,9 @@ mod tests {
         let statistics = r#"{"numRecords":3,"minValues":{"a":1,"t":"2024-01-01T00:00:00.000Z","n":1},
             "maxValues":{"a":7,"t":"2024-01-02T00:00:00.000Z","n":3},"nullCount":{"a":0,"t":0,"n":1}}"#;
         let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
-        let columns = [("a", &DataType::Int64), ("t", &time), ("n", &DataType::Int64), ("x", &DataType::Utf8)];
-        assert_eq!(bounds(Some(statistics), columns.into_iter()), [Some((1.into(), 7.into())), None, None, None]);
-        assert_eq!(bounds(None, columns.into_iter()), [None, None, None, None]);
+        let columns = [("a", DataType::Int64), ("t", time), ("n", DataType::Int64), ("x", DataType::Utf8)];
+        let columns = columns.map(|(name, data_type)| FieldRef::new(Field::new(name, data_type, true)));
+        assert_eq!(bounds(Some(statistics), columns.iter()), [Some((1.into(), 7.into())), None, None, None]);
+        assert_eq!(bounds(None, columns.iter()), [None, None, None, None]);
     }
 }

@@ -51,6 +51,5 @@ mod table;
 mod open;
 
 pub(crate) use open::Keyed;
-pub(crate) use scan::constant;
 pub use spec::{KeySpec, PRIMARY_KEY, SEQUENCE_BY, names};
 pub(crate) use table::KeyedChange;

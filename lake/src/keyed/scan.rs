@@ -4,20 +4,14 @@
 //! table's types, for another writer may have stored them in its own; a key column that partitions the table is the same for
 //! all rows of a file and comes from the log.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef};
-use arrow::util::display::FormatOptions;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::FieldRef;
 use futures::TryStreamExt;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use watershed_core::{Error, Result};
 
 use super::fold::FileKeys;
 use super::key::{KeyHash, Keyer, sequence};
-use crate::parquet_object::ObjectReader;
+use crate::data_file::{DataFile, constant, only};
 use crate::stores::Place;
 
 const BATCH: usize = 64 << 10;
@@ -64,36 +58,20 @@ pub(crate) async fn scan(
     file: &KeyFile<'_>,
     mut each: impl FnMut(KeyRows) -> Result<()>,
 ) -> Result<()> {
-    let failed = |e: &dyn std::fmt::Display| {
-        let e = e.to_string();
-        Error::storage("cannot read the keys of", format!("{}{}", place.url, file.path), e)
-    };
-    let reader = ObjectReader::new(place.store.clone(), place.at(file.path)?, file.size);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| failed(&e))?;
-    let stored = keys.columns.iter().filter(|c| c.partition.is_none()).map(|c| &c.field).chain(&keys.sequence);
-    let stored: Vec<&str> = stored.map(|field| field.name().as_str()).collect();
-    if let Some(missing) = stored.iter().find(|name| builder.schema().field_with_name(name).is_err()) {
+    let open = DataFile::open(place, file.path, file.size).await?;
+    let stored: Vec<FieldRef> = keys.stored().chain(&keys.sequence).cloned().collect();
+    if let Some(missing) = stored.iter().find(|field| !open.has(field.name())) {
         // Files from before the column was added: but a key is not added to a table.
-        return Err(failed(&format!("it has no column `{missing}`")));
+        return Err(open.failed(format!("it has no column `{}`", missing.name())));
     }
-    let mask = ProjectionMask::columns(builder.parquet_schema(), stored);
-    let mut batches = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(|e| failed(&e))?;
+    let mut batches = open.read(&stored, None, BATCH)?;
     let mut from = 0;
-    while let Some(batch) = batches.try_next().await.map_err(|e| failed(&e))? {
+    while let Some(batch) = batches.try_next().await? {
         let rows = batch.num_rows();
-        let column = |field: &FieldRef| -> Result<ArrayRef> {
-            let found = batch.column_by_name(field.name()).ok_or_else(|| failed(&format!("no `{}`", field.name())))?;
-            cast(found, field.data_type()).map_err(|e| failed(&e))
-        };
-        let columns = keys.columns.iter().map(|key| match key.partition {
-            None => column(&key.field),
-            Some(i) => constant(file.partition.get(i).and_then(Option::as_deref), key.field.data_type(), rows)
-                .map_err(|e| failed(&e)),
-        });
-        let hashes = keys.keyer.hashes(&columns.collect::<Result<Vec<_>>>()?)?;
+        let hashes = keys.hashes(&batch, file.partition)?;
         let sequences = match &keys.sequence {
             // A row without a sequence is older than any that has one.
-            Some(field) => sequence(&column(field)?)?.iter().map(|s| s.unwrap_or(i64::MIN)).collect(),
+            Some(_) => sequence(batch.column(batch.num_columns() - 1))?.iter().map(|s| s.unwrap_or(i64::MIN)).collect(),
             None => vec![],
         };
         each(KeyRows { from, hashes, sequences })?;
@@ -114,31 +92,32 @@ pub(crate) async fn all(place: &Place, keys: &KeyColumns, file: &KeyFile<'_>) ->
     Ok(all)
 }
 
-fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
-    if column.data_type() == to {
-        return Ok(Arc::clone(column));
-    }
-    cast_with_options(column, to, &CastOptions { safe: false, format_options: FormatOptions::new() })
-}
-
-/// A partition value as a column.
-pub(crate) fn constant(value: Option<&str>, to: &DataType, rows: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let Some(value) = value else { return Ok(new_null_array(to, rows)) };
-    let text: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![value]));
-    let one = cast(&text, to)?;
-    let same = arrow::array::UInt32Array::from(vec![0; rows]);
-    arrow::compute::take(&one, &same, None)
-}
-
 impl KeyColumns {
     pub(crate) fn names(&self) -> Vec<&str> {
         self.columns.iter().map(|c| c.field.name().as_str()).collect()
     }
 
-    /// The key's columns that files hold, with their types.
-    pub(crate) fn stored(&self) -> impl Iterator<Item = (&str, &DataType)> {
-        let stored = self.columns.iter().filter(|c| c.partition.is_none());
-        stored.map(|c| (c.field.name().as_str(), c.field.data_type()))
+    /// The key's columns that files hold.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &FieldRef> {
+        self.columns.iter().filter(|c| c.partition.is_none()).map(|c| &c.field)
+    }
+
+    /// The keys of rows that have the key's columns of files, and lie in a partition.
+    pub(crate) fn hashes(&self, rows: &RecordBatch, partition: &[Option<String>]) -> Result<Vec<KeyHash>> {
+        let column = |key: &KeyColumn| -> Result<ArrayRef> {
+            let name = key.field.name();
+            match key.partition {
+                None => {
+                    let missing = || Error::bug(format!("rows without the key's column `{name}`"));
+                    rows.column_by_name(name).cloned().ok_or_else(missing)
+                }
+                Some(i) => {
+                    constant(partition.get(i).and_then(Option::as_deref), key.field.data_type(), rows.num_rows())
+                        .map_err(|e| Error::input(format!("the partition value of the key's column `{name}`: {e}")))
+                }
+            }
+        };
+        self.keyer.hashes(&self.columns.iter().map(column).collect::<Result<Vec<_>>>()?)
     }
 }
 
@@ -149,10 +128,7 @@ pub(crate) async fn row(
     file: &KeyFile<'_>,
     row: usize,
 ) -> Result<Option<RecordBatch>> {
-    let failed = |e| Error::storage("cannot read", format!("{}{}", place.url, file.path), e);
-    let reader = ObjectReader::new(place.store.clone(), place.at(file.path)?, file.size);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), keys.stored().map(|(name, _)| name));
-    let mut batches = builder.with_projection(mask).with_offset(row).with_limit(1).build().map_err(failed)?;
-    batches.try_next().await.map_err(failed)
+    let open = DataFile::open(place, file.path, file.size).await?;
+    let stored: Vec<FieldRef> = keys.stored().cloned().collect();
+    open.read(&stored, Some(only(&[row as u64].into_iter().collect())), 1)?.try_next().await
 }

@@ -18,4 +18,3 @@ mod rewrite;
 mod compact;
 
 pub use compact::{CompactOptions, Compacted, compact};
-pub(crate) use rewrite::unmarked;

@@ -5,25 +5,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
-use arrow::util::display::FormatOptions;
 use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
 use watershed_core::sink::WrittenFile;
 use watershed_core::{Error, Result};
 
+use crate::data_file::{DataFile, all_but};
 use crate::keyed::live::LiveFile;
-use crate::parquet_object::ObjectReader;
 use crate::stores::Place;
 use crate::table::encode::{Encoding, Part};
 
 /// Batches between reading and writing.
 const WAITING: usize = 4;
+/// Rows of a batch.
+const BATCH: usize = 8192;
 
 /// Files that were rewritten, and what they became.
 pub(crate) struct Rewritten {
@@ -68,50 +65,16 @@ async fn copy(
     marks: &RoaringTreemap,
     to: &mpsc::Sender<Part>,
 ) -> Result<u64> {
-    let path = &file.add.path;
-    let failed = |e: &dyn std::fmt::Display| {
-        let e = e.to_string();
-        Error::storage("cannot read", format!("{}{path}", place.url), e)
-    };
-    let size = u64::try_from(file.add.size).unwrap_or_default();
-    let reader = ObjectReader::new(place.store.clone(), place.at(path)?, size);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| failed(&e))?;
-    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
-    let builder = builder.with_row_selection(unmarked(marks, rows));
-    let mut batches = builder.build().map_err(|e| failed(&e))?;
+    let open = DataFile::open(place, &file.add.path, u64::try_from(file.add.size).unwrap_or_default()).await?;
+    let unmarked = all_but(marks, open.rows());
+    let mut batches = open.read(schema.fields(), Some(unmarked), BATCH)?;
     let mut copied = 0;
-    while let Some(batch) = batches.try_next().await.map_err(|e| failed(&e))? {
-        // Files from before a column was added do not have it; others may have stored it in a narrower type.
-        let column = |field: &arrow::datatypes::FieldRef| -> Result<ArrayRef> {
-            let Some(found) = batch.column_by_name(field.name()) else {
-                return Ok(new_null_array(field.data_type(), batch.num_rows()));
-            };
-            let options = CastOptions { safe: false, format_options: FormatOptions::new() };
-            cast_with_options(found, field.data_type(), &options).map_err(|e| failed(&e))
-        };
-        let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
-        let rows = RecordBatch::try_new(schema.clone(), columns).map_err(|e| failed(&e))?;
+    while let Some(rows) = batches.try_next().await? {
         copied += rows.num_rows() as u64;
         let closed = |_| Error::storage("cannot write to", place.url.as_str(), "its encoder ended");
         to.send(Part { rows, keys: None }).await.map_err(closed)?;
     }
     Ok(copied)
-}
-
-/// The rows of a file that are not marked.
-pub(crate) fn unmarked(marks: &RoaringTreemap, rows: u64) -> RowSelection {
-    let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
-    let mut selectors: Vec<RowSelector> = vec![];
-    let mut at = 0;
-    for row in marks.iter().take_while(|row| *row < rows) {
-        if row > at {
-            selectors.push(RowSelector::select(count(row - at)));
-        }
-        selectors.push(RowSelector::skip(1));
-        at = row + 1;
-    }
-    selectors.push(RowSelector::select(count(rows.saturating_sub(at))));
-    RowSelection::from(selectors)
 }
 
 impl Rewritten {
