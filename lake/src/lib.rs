@@ -44,6 +44,6 @@ pub mod faults;
 
 pub use faults::{Fault, FaultCounts, FaultPlan, FaultStore};
 pub use history::{HistoryOptions, open_history};
-pub use keyed::{KeySpec, PRIMARY_KEY};
+pub use keyed::{KeySpec, Merge, PRIMARY_KEY, WriteMode};
 pub use stores::{Place, RequestCounts, Stores};
 pub use table::{Create, DeltaSink, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, loaded, table_info};

@@ -30,6 +30,10 @@ pub struct WrittenFile {
     /// Of a keyed table: its rows are no rows of the table, but name keys that are deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletes: bool,
+    /// Of a keyed table in which NULL keeps the old value: before its rows the epoch deleted their keys, so nothing old is
+    /// kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
 }
 
 /// What one epoch adds to one table.

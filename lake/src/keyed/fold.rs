@@ -24,6 +24,18 @@ impl FileKeys {
     pub(crate) fn sequence(&self, row: usize) -> i64 {
         self.sequences.get(row).copied().unwrap_or(i64::MIN)
     }
+
+    /// Row by row, the number of the batch that it came with.
+    pub(crate) fn arrived(&self) -> impl Iterator<Item = u64> {
+        let mut batches = self.arrivals.iter().copied().peekable();
+        let mut arrival = 0;
+        (0..self.hashes.len()).map(move |row| {
+            while let Some((_, number)) = batches.next_if(|(first, _)| *first <= row) {
+                arrival = number;
+            }
+            arrival
+        })
+    }
 }
 
 /// What the fold found.
@@ -43,7 +55,8 @@ struct Winner {
 }
 
 /// Folds the files of a commit.
-pub(crate) fn fold(files: &[FileKeys]) -> Folded {
+pub(crate) fn fold<'a>(files: impl Iterator<Item = &'a FileKeys>) -> Folded {
+    let files: Vec<&FileKeys> = files.collect();
     let mut folded = Folded { outdone: vec![RoaringBitmap::new(); files.len()], tie: None };
     let keys: usize = files.iter().map(|file| file.hashes.len()).sum();
     let rounds = (keys / ROUND + 1) as u64;
@@ -51,12 +64,7 @@ pub(crate) fn fold(files: &[FileKeys]) -> Folded {
         let mut winners: KeyMap<Winner> = KeyMap::default();
         winners.reserve(keys / rounds as usize + 1);
         for (file, of) in files.iter().enumerate() {
-            let mut batches = of.arrivals.iter().copied().peekable();
-            let mut arrival = 0;
-            for (row, hash) in of.hashes.iter().enumerate() {
-                while let Some((_, number)) = batches.next_if(|(first, _)| *first <= row) {
-                    arrival = number;
-                }
+            for (row, (hash, arrival)) in of.hashes.iter().zip(of.arrived()).enumerate() {
                 if hash[0] % rounds != round {
                     continue;
                 }
@@ -100,6 +108,21 @@ pub(crate) fn fold_batch(hashes: &[KeyHash], sequences: &[i64]) -> (Option<Vec<u
     (Some(left), tie)
 }
 
+/// The rows of a batch in rounds, in each of which a key comes once; `None`: one round is enough.
+pub(crate) fn rounds(hashes: &[KeyHash]) -> Option<Vec<Vec<u32>>> {
+    let mut times: KeyMap<usize> = KeyMap::default();
+    times.reserve(hashes.len());
+    let mut rounds: Vec<Vec<u32>> = vec![];
+    for (row, hash) in hashes.iter().enumerate() {
+        let time = times.entry(*hash).and_modify(|n| *n += 1).or_default();
+        if rounds.len() <= *time {
+            rounds.push(vec![]);
+        }
+        rounds[*time].push(row as u32);
+    }
+    (rounds.len() > 1).then_some(rounds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +144,7 @@ mod tests {
         // Key 1 came in batches 0, 3 and 2, wherever its rows lie.
         let a = file(&[1, 2, 1], &[], &[(0, 0), (2, 3)]);
         let b = file(&[1, 3], &[], &[(0, 2)]);
-        let folded = fold(&[a, b]);
+        let folded = fold([a, b].iter());
         assert_eq!(rows(&folded.outdone[0]), [0]);
         assert_eq!(rows(&folded.outdone[1]), [0]);
         assert!(folded.tie.is_some());
@@ -129,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_sequence_comes_before_the_time_of_arrival() {
-        let folded = fold(&[file(&[1, 1, 1], &[5, 9, 7], &[(0, 0), (1, 1), (2, 2)])]);
+        let folded = fold([file(&[1, 1, 1], &[5, 9, 7], &[(0, 0), (1, 1), (2, 2)])].iter());
         assert_eq!(rows(&folded.outdone[0]), [0, 2]);
         assert_eq!(folded.tie, None);
     }

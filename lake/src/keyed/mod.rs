@@ -16,6 +16,8 @@
 //! * `writer`: an epoch's rows.
 //! * `scan`: the keys of a file; `bounds`: which files cannot hold some; `index`: where keys lie, within memory.
 //! * `live`: the files of a version; `resolve`: from changes to marks; `vectors`: marks as files.
+//! * `files`: rows by file and number, and files that a commit writes besides its epoch's; `partial`: NULL keeps the old value;
+//!   `images`: the change data feed; `copies`: copy on write.
 //! * `conflict`: what winning commits mean. Pure.
 //! * `table`: what a writer knows between commits, and the commit itself.
 //!
@@ -42,6 +44,14 @@ pub(crate) mod vectors;
 
 mod resolve;
 
+mod files;
+
+mod partial;
+
+mod images;
+
+mod copies;
+
 mod conflict;
 
 mod writer;
@@ -51,5 +61,5 @@ mod table;
 mod open;
 
 pub(crate) use open::Keyed;
-pub use spec::{KeySpec, PRIMARY_KEY, SEQUENCE_BY, names};
+pub use spec::{KeySpec, Merge, PRIMARY_KEY, SEQUENCE_BY, WriteMode, names};
 pub(crate) use table::KeyedChange;

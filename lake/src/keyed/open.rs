@@ -10,7 +10,7 @@ use watershed_core::{Error, Result};
 use super::key::{Keyer, orders};
 use super::operation;
 use super::scan::{KeyColumn, KeyColumns};
-use super::spec::KeySpec;
+use super::spec::{KeySpec, Merge, WriteMode};
 use super::table::{KeyedTable, Pending};
 use super::writer::KeyedWriter;
 use crate::log::{LogMetadata, features};
@@ -84,7 +84,20 @@ impl Keyed {
         let types: Vec<_> = columns.iter().map(|c| c.field.data_type().clone()).collect();
         let keyer = Keyer::new(&types, secret)?;
         let fixes_partition = shape.partition_follows_from(&spec.columns);
-        Ok(KeyColumns { keyer, columns, sequence, fixes_partition })
+        if spec.merge == Merge::Partial && sequence.is_some() {
+            return Err(Error::input(format!(
+                "table {location}: merge = 'partial' does not go with sequence_by: where an older row comes late, nothing says \
+                 which of the newer one's values it was to keep; leave out one of the two"
+            )));
+        }
+        if spec.write_mode == WriteMode::CopyOnWrite && sequence.is_some() && spec.operation.is_some() {
+            return Err(Error::input(format!(
+                "table {location}: deletes do not go with sequence_by and write_mode = 'copy-on-write' together, for how old a \
+                 deletion is is remembered by deletion vectors; leave out one of the three"
+            )));
+        }
+        let partial = spec.merge == Merge::Partial;
+        Ok(KeyColumns { keyer, columns, sequence, fixes_partition, partial })
     }
 
     pub(crate) fn new(
@@ -97,8 +110,8 @@ impl Keyed {
         options: &SinkOptions,
     ) -> Result<Keyed> {
         let keys = Arc::new(Keyed::columns(location, &spec, shape, secret)?);
-        let table =
-            KeyedTable::new(place.clone(), keys.clone(), shape.partition_columns.clone(), spec.upgrade, options.index);
+        let columns = shape.partition_columns.clone();
+        let table = KeyedTable::new(place.clone(), keys.clone(), spec.clone(), columns, *options);
         Ok(Keyed {
             location: location.to_string(),
             spec,
@@ -128,10 +141,10 @@ impl Keyed {
         Arc::new(KeyedWriter::new(
             &self.location,
             [rows, deletes],
-            options.lanes,
             self.keys.clone(),
             self.spec.clone(),
             self.operation,
+            *options,
             self.pending.clone(),
         ))
     }

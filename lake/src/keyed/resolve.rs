@@ -42,6 +42,8 @@ pub(crate) struct ChangeFile {
     pub(crate) outdone: RoaringBitmap,
     /// Its rows delete their keys.
     pub(crate) deletes: bool,
+    /// Its rows keep nothing of what was.
+    pub(crate) whole: bool,
 }
 
 /// What a commit changes.
@@ -67,6 +69,8 @@ pub(crate) struct Resolved {
     pub(crate) marks: BTreeMap<FileId, RoaringTreemap>,
     /// For each file of the commit, rows that came too late, besides those that were outdone.
     pub(crate) stale: Vec<RoaringBitmap>,
+    /// Where old values may be kept: file and row of the commit, and those of the table's that it replaces.
+    pub(crate) replaced: Vec<((usize, u32), (FileId, u32))>,
 }
 
 impl Changes {
@@ -93,7 +97,7 @@ impl Changes {
 
 impl ChangeFile {
     /// The rows that count, by number, with their keys.
-    fn rows(&self) -> impl Iterator<Item = (u32, KeyHash)> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u32, KeyHash)> {
         let rows = self.keys.hashes.iter().enumerate().map(|(row, hash)| (row as u32, *hash));
         rows.filter(|(row, _)| !self.outdone.contains(*row))
     }
@@ -299,6 +303,9 @@ async fn judge(
         };
         if !known.contains(u64::from(entry.row)) {
             resolved.marks.entry(entry.file).or_default().insert(u64::from(entry.row));
+            if keys.partial {
+                resolved.replaced.push(((change.file, change.row), (entry.file, entry.row)));
+            }
         }
     }
     Ok(())

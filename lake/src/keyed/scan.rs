@@ -25,6 +25,8 @@ pub(crate) struct KeyColumns {
     pub(crate) sequence: Option<FieldRef>,
     /// The key's columns fix the partition: a key is looked for in one partition only.
     pub(crate) fixes_partition: bool,
+    /// A new row keeps old values where it is NULL.
+    pub(crate) partial: bool,
 }
 
 #[derive(Debug)]

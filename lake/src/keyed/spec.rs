@@ -10,6 +10,32 @@ pub const PRIMARY_KEY: &str = "watershed.primary_key";
 /// The table property that names the column by which a newer version of a row is known.
 pub const SEQUENCE_BY: &str = "watershed.sequence_by";
 
+/// The table property that says what a new row does to values of the old one.
+pub(crate) const MERGE: &str = "watershed.merge";
+
+/// The table property that says how replaced rows leave the table.
+pub(crate) const WRITE_MODE: &str = "watershed.write_mode";
+
+/// What a new row does to the values of the old one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Merge {
+    /// It replaces them all.
+    #[default]
+    Replace,
+    /// Where it is NULL, or does not have the column, the old value stays.
+    Partial,
+}
+
+/// How replaced rows leave the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// They are marked in deletion vectors.
+    #[default]
+    MergeOnRead,
+    /// Their files are written anew without them: for readers that do not know deletion vectors.
+    CopyOnWrite,
+}
+
 /// How rows go into a keyed table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeySpec {
@@ -24,24 +50,77 @@ pub struct KeySpec {
     pub fold: bool,
     /// A table that another made without deletion vectors may be changed to use them; older readers then refuse it.
     pub upgrade: bool,
+    pub merge: Merge,
+    pub write_mode: WriteMode,
+}
+
+impl Merge {
+    pub fn name(self) -> &'static str {
+        match self {
+            Merge::Replace => "replace",
+            Merge::Partial => "partial",
+        }
+    }
+
+    /// By its name.
+    pub fn parse(text: &str) -> Result<Merge> {
+        match text {
+            "replace" => Ok(Merge::Replace),
+            "partial" => Ok(Merge::Partial),
+            other => Err(Error::input(format!(
+                "merge = '{other}': give 'replace' (a new row replaces the old one), or 'partial' (NULL keeps the old value)"
+            ))),
+        }
+    }
+}
+
+impl WriteMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            WriteMode::MergeOnRead => "merge-on-read",
+            WriteMode::CopyOnWrite => "copy-on-write",
+        }
+    }
+
+    /// By its name.
+    pub fn parse(text: &str) -> Result<WriteMode> {
+        match text {
+            "merge-on-read" => Ok(WriteMode::MergeOnRead),
+            "copy-on-write" => Ok(WriteMode::CopyOnWrite),
+            other => Err(Error::input(format!(
+                "write_mode = '{other}': give 'merge-on-read' (replaced rows are marked in deletion vectors), or \
+                 'copy-on-write' (their files are written anew)"
+            ))),
+        }
+    }
 }
 
 impl KeySpec {
     /// The key that a table's properties name, if any.
     pub fn of(properties: &BTreeMap<String, String>) -> Option<KeySpec> {
         let columns = names(properties.get(PRIMARY_KEY)?);
-        Some(KeySpec { columns, sequence_by: properties.get(SEQUENCE_BY).cloned(), fold: true, ..KeySpec::default() })
+        // A value that is not known here is refused when the table is opened.
+        let merge = properties.get(MERGE).and_then(|text| Merge::parse(text).ok()).unwrap_or_default();
+        let write_mode = properties.get(WRITE_MODE).and_then(|text| WriteMode::parse(text).ok()).unwrap_or_default();
+        let sequence_by = properties.get(SEQUENCE_BY).cloned();
+        Some(KeySpec { columns, sequence_by, fold: true, merge, write_mode, ..KeySpec::default() })
     }
 
     /// The properties that record it.
     pub fn properties(&self) -> BTreeMap<String, String> {
         let key = (PRIMARY_KEY.to_string(), self.columns.join(","));
         let sequence = self.sequence_by.iter().map(|column| (SEQUENCE_BY.to_string(), column.clone()));
-        std::iter::once(key).chain(sequence).collect()
+        let merge = (self.merge == Merge::Partial).then(|| (MERGE.to_string(), self.merge.name().to_string()));
+        let copies = self.write_mode == WriteMode::CopyOnWrite;
+        let write_mode = copies.then(|| (WRITE_MODE.to_string(), self.write_mode.name().to_string()));
+        std::iter::once(key).chain(sequence).chain(merge).chain(write_mode).collect()
     }
 
     /// Errors unless the table that is there is keyed in the same way, if it says that it is keyed.
     pub(crate) fn check_against(&self, location: &str, properties: &BTreeMap<String, String>) -> Result<()> {
+        let of_table = |e: Error| Error::input(format!("table {location}: {e}"));
+        properties.get(MERGE).map(|text| Merge::parse(text)).transpose().map_err(of_table)?;
+        properties.get(WRITE_MODE).map(|text| WriteMode::parse(text)).transpose().map_err(of_table)?;
         let Some(recorded) = KeySpec::of(properties) else { return Ok(()) };
         if recorded.columns != self.columns {
             return Err(Error::input(format!(
@@ -57,6 +136,16 @@ impl KeySpec {
                  in two ways",
                 said(&recorded.sequence_by),
                 said(&self.sequence_by)
+            )));
+        }
+        if (recorded.merge, recorded.write_mode) != (self.merge, self.write_mode) {
+            return Err(Error::input(format!(
+                "table {location} was made with merge = '{}' and write_mode = '{}', and is to be written with '{}' and '{}'; \
+                 write to it as it is, or to another table",
+                recorded.merge.name(),
+                recorded.write_mode.name(),
+                self.merge.name(),
+                self.write_mode.name()
             )));
         }
         Ok(())

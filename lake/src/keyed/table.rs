@@ -19,17 +19,21 @@ use watershed_core::sink::{PreparedCommit, WrittenFile};
 use watershed_core::{Error, Result};
 
 use super::conflict::{Footing, conflict};
+use super::files::{At, TableFiles};
+use super::images::{self, Joining};
 use super::index::{self, Entry, Group, KeyIndex};
 use super::key::KeyHash;
 use super::live::LiveFiles;
 use super::resolve::{ChangeFile, Changes, Resolved, group, resolve};
 use super::scan::{self, KeyColumns, KeyFile};
-use super::vectors;
+use super::spec::{KeySpec, WriteMode};
+use super::{copies, partial, vectors};
 use crate::history::marks;
 use crate::log::{Refreshed, TableState, features};
 use crate::stores::Place;
+use crate::table::SinkOptions;
 use crate::table::commit::{Actions, Change, Conflict, add, body};
-use crate::table::shape::Key;
+use crate::table::shape::{Key, Shape};
 
 /// Changes of epochs that were finished and not yet committed, by the first file of each.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +54,9 @@ impl Pending {
 pub(crate) struct KeyedTable {
     place: Place,
     keys: Arc<KeyColumns>,
+    spec: KeySpec,
     partition_columns: Vec<String>,
-    /// A table that another made may be changed to use deletion vectors.
-    upgrade: bool,
+    options: SinkOptions,
     pub(crate) pending: Pending,
     /// At `version`; `None` until it is needed.
     live: Option<LiveFiles>,
@@ -66,19 +70,20 @@ impl KeyedTable {
     pub(crate) fn new(
         place: Place,
         keys: Arc<KeyColumns>,
+        spec: KeySpec,
         partition_columns: Vec<String>,
-        upgrade: bool,
-        index: usize,
+        options: SinkOptions,
     ) -> KeyedTable {
         KeyedTable {
             place,
             keys,
+            spec,
             partition_columns,
-            upgrade,
+            options,
             pending: Pending::default(),
             live: None,
             version: 0,
-            index: KeyIndex::new(index),
+            index: KeyIndex::new(options.index),
             own: None,
         }
     }
@@ -100,8 +105,9 @@ impl KeyedTable {
                 let marked = marks::bitmap(&self.place, self.place.url.as_str(), &file.path, vector).await?;
                 outdone.extend(marked.iter().filter_map(|row| u32::try_from(row).ok()));
             }
-            let (path, statistics, deletes) = (file.path.clone(), file.stats.clone(), file.deletes);
-            files.push(ChangeFile { path, partition, statistics, keys, outdone, deletes });
+            let (path, statistics) = (file.path.clone(), file.stats.clone());
+            let WrittenFile { deletes, whole, .. } = *file;
+            files.push(ChangeFile { path, partition, statistics, keys, outdone, deletes, whole });
         }
         Ok(Changes { files })
     }
@@ -170,9 +176,18 @@ pub(crate) struct KeyedChange<'a> {
 struct WorkedOut {
     footing: Footing,
     resolved: Resolved,
+    /// Files beside those of the epoch, which join the table too.
+    merged: Vec<(WrittenFile, ChangeFile)>,
     actions: Vec<(&'static str, Value)>,
     marks: BTreeMap<String, Arc<RoaringTreemap>>,
     was_empty: bool,
+}
+
+/// How a file joins the table.
+enum Joins {
+    Not,
+    Unmarked,
+    Marked(RoaringTreemap),
 }
 
 impl<'a> KeyedChange<'a> {
@@ -186,7 +201,7 @@ impl<'a> KeyedChange<'a> {
     }
 
     async fn work_out(&mut self, state: &TableState, now: i64) -> Result<WorkedOut> {
-        let KeyedTable { place, keys, live, index, partition_columns, version, upgrade, .. } = &mut *self.table;
+        let KeyedTable { place, keys, spec, live, index, partition_columns, options, version, .. } = &mut *self.table;
         if live.is_none() {
             *live = Some(LiveFiles::load(place, state.version, partition_columns).await?);
             *version = state.version;
@@ -195,36 +210,73 @@ impl<'a> KeyedChange<'a> {
         if *version != state.version {
             return Err(Error::bug(format!("files of version {version} beside version {}", state.version)));
         }
-        let resolved = resolve(place, keys, live, index, self.changes).await?;
+        let mut resolved = resolve(place, keys, live, index, self.changes).await?;
         let groups = self.changes.files.iter().map(|f| group(keys.fixes_partition, &f.partition)).collect();
         let mut footing = Footing { touched: BTreeSet::new(), groups, fixes_partition: keys.fixes_partition };
+        let copies = spec.write_mode == WriteMode::CopyOnWrite;
+        let feed = features::feeds_changes(&state.metadata) && !resolved.marks.is_empty();
+        let files = match keys.partial || copies || feed {
+            false => None,
+            true => {
+                let schema = state.schema(place)?;
+                let shape = Shape::of_table(place.url.as_str(), schema, partition_columns, Some(spec.clone()))?;
+                Some(TableFiles { place, keys, shape: shape.into(), options, attempt: self.clock.id() })
+            }
+        };
+        let merged = match &files {
+            Some(files) if keys.partial => {
+                partial::with_table(files, live, self.changes, &self.prepared.files, &mut resolved).await?
+            }
+            _ => vec![],
+        };
+        let joining = joining(self.prepared, self.changes, &resolved, &merged);
+        let copying = match &files {
+            Some(files) if copies => Some((files, Arc::new(files.encoding("copied")))),
+            _ => None,
+        };
         let (mut actions, mut vectors_of, mut vectored) = (vec![], vec![], vec![]);
         let mut marks = BTreeMap::new();
+        let mut add_marked = |add: Add, rows: RoaringTreemap| {
+            let rows = Arc::new(rows);
+            marks.insert(add.path.clone(), rows.clone());
+            vectored.push(Add { stats: add.stats.as_deref().map(vectors::loose), deletion_vector: None, ..add });
+            vectors_of.push(rows);
+        };
         for (id, rows) in &resolved.marks {
             let file = live.by_id(*id).ok_or_else(|| Error::bug(format!("file {id} is marked and not live")))?;
             footing.touched.insert(file.add.path.clone());
             actions.push(("remove", body(&file.remove_action(now, true))?));
-            let all = Arc::new(&*file.marks(place).await? | rows);
+            let all = &*file.marks(place).await? | rows;
             let (count, _) = crate::history::statistics_of(file.add.stats.as_deref(), None);
             // With its last row the file goes.
             if count == Some(all.len()) {
                 continue;
             }
-            let stats = file.add.stats.as_deref().map(vectors::loose);
-            vectored.push(Add { stats, data_change: true, deletion_vector: None, ..file.add.clone() });
-            vectors_of.push(all.clone());
-            marks.insert(file.add.path.clone(), all);
-        }
-        for ((file, stale), change) in self.prepared.files.iter().zip(&resolved.stale).zip(&self.changes.files) {
-            let Some((add, rows)) = added(file, change, stale, keys.sequence.is_some(), now)? else { continue };
-            match rows {
-                None => actions.push(("add", body(&add)?)),
-                Some(rows) => {
-                    let rows = Arc::new(rows);
-                    vectored.push(Add { stats: add.stats.as_deref().map(vectors::loose), ..add });
-                    vectors_of.push(rows.clone());
-                    marks.insert(file.path.clone(), rows);
+            match &copying {
+                None => add_marked(Add { data_change: true, ..file.add.clone() }, all),
+                Some((files, encoding)) => {
+                    for copy in copies::without(files, encoding, At::live(file), &all).await? {
+                        actions.push(("add", body(&add(&copy, now)?)?));
+                    }
                 }
+            }
+        }
+        for join in &joining {
+            let file = add(join.file, now)?;
+            match (joins(join, keys.sequence.is_some()), &copying) {
+                (Joins::Not, _) => {}
+                (Joins::Unmarked, _) => actions.push(("add", body(&file)?)),
+                (Joins::Marked(rows), None) => add_marked(file, rows),
+                (Joins::Marked(rows), Some((files, encoding))) => {
+                    for copy in copies::without(files, encoding, At::written(join.file, join.change), &rows).await? {
+                        actions.push(("add", body(&add(&copy, now)?)?));
+                    }
+                }
+            }
+        }
+        if let Some(files) = files.as_ref().filter(|_| feed) {
+            for file in images::write(files, live, self.changes, &resolved, &joining).await? {
+                actions.push(("cdc", body(&file)?));
             }
         }
         let written = vectors::write(place, self.clock.id(), &vectors_of).await?;
@@ -232,29 +284,34 @@ impl<'a> KeyedChange<'a> {
             actions.push(("add", body(&Add { deletion_vector: Some(vector), ..add })?));
         }
         if !vectors_of.is_empty()
-            && let Some((protocol, metadata)) = features::with_deletion_vectors(place.url.as_str(), state, *upgrade)?
+            && let Some((protocol, metadata)) =
+                features::with_deletion_vectors(place.url.as_str(), state, spec.upgrade)?
         {
             actions.push(("protocol", body(&protocol)?));
             actions.push(("metaData", body(&metadata)?));
         }
-        Ok(WorkedOut { footing, resolved, actions, marks, was_empty: live.is_empty() })
+        Ok(WorkedOut { footing, resolved, merged, actions, marks, was_empty: live.is_empty() })
     }
 
     /// Carries what was committed into the index.
     pub(crate) fn committed(mut self, version: u64) {
-        let Some(WorkedOut { resolved, marks, was_empty, .. }) = self.worked_out.take() else { return };
-        let KeyedTable { keys, live, index, own, .. } = &mut *self.table;
+        let Some(WorkedOut { footing, resolved, merged, marks, was_empty, .. }) = self.worked_out.take() else {
+            return;
+        };
+        let KeyedTable { keys, spec, live, index, own, .. } = &mut *self.table;
         *own = Some((version, marks));
+        if spec.write_mode == WriteMode::CopyOnWrite {
+            // Rows that were copied lie elsewhere now.
+            footing.groups.iter().for_each(|group| index.forget(group));
+            return;
+        }
         let Some(live) = live else { return };
-        for (change, stale) in self.changes.files.iter().zip(&resolved.stale) {
+        for join in joining(self.prepared, self.changes, &resolved, &merged) {
+            let change = join.change;
             let file = live.id_of(&change.path);
             let group = group(keys.fixes_partition, &change.partition);
             let standing = keys.sequence.is_some();
-            let rows = change.keys.hashes.iter().enumerate();
-            let rows = rows.filter(|(row, _)| {
-                let row = *row as u32;
-                !change.outdone.contains(row) && !stale.contains(row)
-            });
+            let rows = change.keys.hashes.iter().enumerate().filter(|(row, _)| !join.marked.contains(*row as u32));
             let entry = |(row, hash): (usize, &KeyHash)| {
                 let entry = Entry { file, row: row as u32, sequence: change.keys.sequence(row) };
                 (*hash, (!change.deletes || standing).then_some(entry))
@@ -301,23 +358,27 @@ impl Change for KeyedChange<'_> {
     }
 }
 
-/// How a file of the commit joins the table, and which of its rows are marked; `None`: not at all.
-fn added(
-    file: &WrittenFile,
-    change: &ChangeFile,
-    stale: &RoaringBitmap,
-    sequenced: bool,
-    now: i64,
-) -> Result<Option<(Add, Option<RoaringTreemap>)>> {
-    let add = add(file, now)?;
-    if file.deletes {
+/// The files of a commit with their rows that do not count: those of the epoch, and those that were merged.
+fn joining<'a>(
+    prepared: &'a PreparedCommit,
+    changes: &'a Changes,
+    resolved: &Resolved,
+    merged: &'a [(WrittenFile, ChangeFile)],
+) -> Vec<Joining<'a>> {
+    let own = prepared.files.iter().zip(&changes.files).zip(&resolved.stale);
+    let own = own.map(|((file, change), stale)| Joining { file, change, marked: &change.outdone | stale });
+    let merged = merged.iter().map(|(file, change)| Joining { file, change, marked: RoaringBitmap::new() });
+    own.chain(merged).collect()
+}
+
+fn joins(join: &Joining<'_>, sequenced: bool) -> Joins {
+    if join.file.deletes {
         // Nobody but later writers has a use for what it says.
-        return Ok(sequenced.then(|| (add, Some((0..file.rows).collect()))));
+        return if sequenced { Joins::Marked((0..join.file.rows).collect()) } else { Joins::Not };
     }
-    let marked = &change.outdone | stale;
-    Ok(match marked.len() {
-        0 => Some((add, None)),
-        all if all == file.rows => None,
-        _ => Some((add, Some(marked.iter().map(u64::from).collect()))),
-    })
+    match join.marked.len() {
+        0 => Joins::Unmarked,
+        all if all == join.file.rows => Joins::Not,
+        _ => Joins::Marked(join.marked.iter().map(u64::from).collect()),
+    }
 }

@@ -5,6 +5,9 @@
 //!                  └──▶ deletes ─ their keys alone ─────────────────────▶ files of keys ────┴─ fold ─▶ PreparedCommit
 //! ```
 //!
+//! Where new rows keep old values (`merge = 'partial'`), rows of one key are not dropped but merged, here as far as the epoch
+//! goes.
+//!
 //! Deletes are written like rows, with nothing but key and sequence, into files of their own: so a prepared commit is whole
 //! without this process. In a table with a sequence column such a file later joins the table with all of its rows marked. No
 //! reader sees one of them, and they tell later writers how old the deletion is.
@@ -20,16 +23,18 @@ use roaring::RoaringTreemap;
 use watershed_core::sink::{EpochWriter, PreparedCommit};
 use watershed_core::{Error, Result};
 
-use super::fold::{fold, fold_batch};
+use super::files::{TableFiles, written};
+use super::fold::{fold, fold_batch, rounds};
 use super::key::{KeyHash, sequence};
 use super::operation::operations;
 use super::resolve::{ChangeFile, Changes};
 use super::scan::{KeyColumns, KeyFile};
 use super::table::Pending;
-use super::{KeySpec, scan, vectors};
+use super::{KeySpec, Merge, partial, scan, vectors};
 use crate::history::marks;
-use crate::table::encode::{Encoded, Encoding, Part, PartKeys};
-use crate::table::shape::{Shape, Stored, StoredRows};
+use crate::table::SinkOptions;
+use crate::table::encode::{Encoding, Part, PartKeys};
+use crate::table::shape::{Key, Shape, Stored, StoredRows};
 use crate::table::writer::DeltaEpochWriter;
 
 /// The columns that ride with rows through the cut.
@@ -44,6 +49,7 @@ pub(crate) struct KeyedWriter {
     spec: KeySpec,
     /// Where the operation column is in the rows.
     operation: Option<usize>,
+    options: SinkOptions,
     batches: AtomicU64,
     pending: Pending,
 }
@@ -59,48 +65,25 @@ impl KeyedWriter {
     pub(crate) fn new(
         location: &str,
         encodings: [Encoding; 2],
-        lanes: usize,
         keys: Arc<KeyColumns>,
         spec: KeySpec,
         operation: Option<usize>,
+        options: SinkOptions,
         pending: Pending,
     ) -> KeyedWriter {
+        let lanes = options.lanes;
         let half = |encoding: Encoding| {
             let encoding = Arc::new(encoding);
             Half { shape: encoding.shape.clone(), writer: DeltaEpochWriter::new(encoding.clone(), lanes), encoding }
         };
         let [rows, deletes] = encodings.map(half);
         let batches = AtomicU64::new(0);
-        KeyedWriter { location: location.to_string(), rows, deletes, keys, spec, operation, batches, pending }
+        KeyedWriter { location: location.to_string(), rows, deletes, keys, spec, operation, options, batches, pending }
     }
 
     /// Takes rows that all do the same, which arrived as batch `arrival`.
     async fn take(&self, half: &Half, lane: usize, arrival: u64, rows: KeyedRows) -> Result<()> {
-        let fail = |e| Error::bug(format!("{}: keys beside their rows: {e}", self.location));
-        let KeyedRows { stored, hashes, sequences } = rows;
-        let word = |i: usize| Arc::new(UInt64Array::from_iter_values(hashes.iter().map(|h| h[i]))) as ArrayRef;
-        let sequences = if sequences.is_empty() { vec![i64::MIN; hashes.len()] } else { sequences };
-        let riders = [word(0), word(1), Arc::new(Int64Array::from(sequences))];
-        let mut fields = stored.file.schema().fields().to_vec();
-        fields.extend((0..RIDERS).map(|i| {
-            let kind = if i < 2 { DataType::UInt64 } else { DataType::Int64 };
-            Arc::new(Field::new(format!("_{i}"), kind, false))
-        }));
-        let columns = stored.file.columns().iter().cloned().chain(riders).collect();
-        let file = RecordBatch::try_new(Schema::new(fields).into(), columns).map_err(fail)?;
-        let mut parts = vec![];
-        for (key, part) in half.shape.split(StoredRows { file, partitions: stored.partitions })? {
-            let width = part.num_columns() - RIDERS;
-            let word = |i: usize| part.column(width + i).as_primitive::<UInt64Type>().values();
-            let hashes = word(0).iter().zip(word(1)).map(|(a, b)| [*a, *b]).collect();
-            let sequences = match self.keys.sequence {
-                Some(_) => part.column(width + 2).as_primitive::<Int64Type>().values().to_vec(),
-                None => vec![],
-            };
-            let rows = RecordBatch::try_new(half.shape.file_schema.clone(), part.columns()[..width].to_vec());
-            parts.push((key, Part { rows: rows.map_err(fail)?, keys: Some(PartKeys { hashes, sequences, arrival }) }));
-        }
-        half.writer.take(lane, parts).await
+        half.writer.take(lane, parts(&half.shape, &self.keys, rows, arrival)?).await
     }
 
     /// The rows as the table has them, with their keys.
@@ -161,12 +144,41 @@ impl KeyedWriter {
     }
 }
 
+/// Rows with their keys, cut into partitions: keys ride along as columns.
+pub(super) fn parts(shape: &Shape, keys: &KeyColumns, rows: KeyedRows, arrival: u64) -> Result<Vec<(Key, Part)>> {
+    let fail = |e| Error::bug(format!("keys beside their rows: {e}"));
+    let KeyedRows { stored, hashes, sequences } = rows;
+    let word = |i: usize| Arc::new(UInt64Array::from_iter_values(hashes.iter().map(|h| h[i]))) as ArrayRef;
+    let sequences = if sequences.is_empty() { vec![i64::MIN; hashes.len()] } else { sequences };
+    let riders = [word(0), word(1), Arc::new(Int64Array::from(sequences))];
+    let mut fields = stored.file.schema().fields().to_vec();
+    fields.extend((0..RIDERS).map(|i| {
+        let kind = if i < 2 { DataType::UInt64 } else { DataType::Int64 };
+        Arc::new(Field::new(format!("_{i}"), kind, false))
+    }));
+    let columns = stored.file.columns().iter().cloned().chain(riders).collect();
+    let file = RecordBatch::try_new(Schema::new(fields).into(), columns).map_err(fail)?;
+    let mut parts = vec![];
+    for (key, part) in shape.split(StoredRows { file, partitions: stored.partitions })? {
+        let width = part.num_columns() - RIDERS;
+        let word = |i: usize| part.column(width + i).as_primitive::<UInt64Type>().values();
+        let hashes = word(0).iter().zip(word(1)).map(|(a, b)| [*a, *b]).collect();
+        let sequences = match keys.sequence {
+            Some(_) => part.column(width + 2).as_primitive::<Int64Type>().values().to_vec(),
+            None => vec![],
+        };
+        let rows = RecordBatch::try_new(shape.file_schema.clone(), part.columns()[..width].to_vec());
+        parts.push((key, Part { rows: rows.map_err(fail)?, keys: Some(PartKeys { hashes, sequences, arrival }) }));
+    }
+    Ok(parts)
+}
+
 /// Rows of a batch that do the same.
-struct KeyedRows {
-    stored: StoredRows,
-    hashes: Vec<KeyHash>,
+pub(super) struct KeyedRows {
+    pub(super) stored: StoredRows,
+    pub(super) hashes: Vec<KeyHash>,
     /// Empty without a sequence column.
-    sequences: Vec<i64>,
+    pub(super) sequences: Vec<i64>,
 }
 
 impl KeyedRows {
@@ -191,7 +203,6 @@ impl KeyedRows {
 #[async_trait]
 impl EpochWriter for KeyedWriter {
     async fn write(&self, lane: usize, rows: RecordBatch) -> Result<()> {
-        let arrival = self.batches.fetch_add(1, Ordering::Relaxed);
         let (rows, deletes) = match self.operation {
             None => (rows, None),
             Some(at) => {
@@ -202,6 +213,80 @@ impl EpochWriter for KeyedWriter {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        match self.rounds(&rows)? {
+            None => self.take_rows(lane, rows, deletes).await,
+            Some(rounds) => {
+                for round in rounds {
+                    let deletes = deletes.as_ref().map(|of| round.iter().map(|row| of[*row as usize]).collect());
+                    let rows = take_record_batch(&rows, &UInt32Array::from(round))
+                        .map_err(|e| Error::bug(format!("rows of a batch by their keys: {e}")))?;
+                    self.take_rows(lane, rows, deletes).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn finish(&self) -> Result<PreparedCommit> {
+        let rows = self.rows.writer.close().await?;
+        let deletes = self.deletes.writer.close().await?;
+        let mut all = rows;
+        all.extend(deletes.into_iter().map(|mut encoded| {
+            encoded.file.deletes = true;
+            encoded
+        }));
+        let mut folded = fold(all.iter().map(|encoded| &encoded.keys));
+        if let Some([_, (file, row)]) = folded.tie.filter(|_| !self.spec.fold) {
+            let key = self.read_key(&all[file].file.path, all[file].file.size, row).await?;
+            return Err(self.twice(&key));
+        }
+        if self.spec.merge == Merge::Partial {
+            let encoding = &self.rows.encoding;
+            let (place, shape, attempt) = (&encoding.place, self.rows.shape.clone(), encoding.attempt());
+            let files = TableFiles { place, keys: &self.keys, shape, options: &self.options, attempt };
+            folded = partial::within(&files, &mut all, folded).await?;
+        }
+        let outdone: Vec<Arc<RoaringTreemap>> = folded
+            .outdone
+            .iter()
+            .filter(|rows| !rows.is_empty())
+            .map(|rows| Arc::new(rows.iter().map(u64::from).collect()))
+            .collect();
+        let place = &self.rows.encoding.place;
+        let mut vectors = vectors::write(place, self.rows.encoding.attempt(), &outdone).await?.into_iter();
+        let (mut files, mut changes) = (vec![], Changes::default());
+        for (mut encoded, outdone) in all.into_iter().zip(folded.outdone) {
+            if !outdone.is_empty() {
+                encoded.file.marks = vectors.next().map(marks::descriptor);
+            }
+            let (file, change) = written(encoded);
+            files.push(file);
+            changes.files.push(ChangeFile { outdone, ..change });
+        }
+        if let Some(first) = files.first() {
+            self.pending.put(&first.path, changes);
+        }
+        Ok(PreparedCommit { files })
+    }
+}
+
+impl KeyedWriter {
+    /// The rows of a batch in rounds, where rows of one key are merged: then each of them counts.
+    fn rounds(&self, rows: &RecordBatch) -> Result<Option<Vec<Vec<u32>>>> {
+        if self.spec.merge != Merge::Partial {
+            return Ok(None);
+        }
+        let hashes = self.keyed(&self.deletes, &self.keys_alone(rows)?)?.hashes;
+        let rounds = rounds(&hashes);
+        match rounds.as_ref().and_then(|rounds| rounds.get(1)?.first()) {
+            Some(row) if !self.spec.fold => Err(self.twice(&self.named(rows, *row as usize))),
+            _ => Ok(rounds),
+        }
+    }
+
+    /// Takes rows and which of them delete, folded within the batch.
+    async fn take_rows(&self, lane: usize, rows: RecordBatch, deletes: Option<Vec<bool>>) -> Result<()> {
+        let arrival = self.batches.fetch_add(1, Ordering::Relaxed);
         let Some(deletes) = deletes else {
             let keyed = self.keyed(&self.rows, &rows)?;
             let (left, tie) = fold_batch(&keyed.hashes, &keyed.sequences);
@@ -235,55 +320,6 @@ impl EpochWriter for KeyedWriter {
         Ok(())
     }
 
-    async fn finish(&self) -> Result<PreparedCommit> {
-        let rows = self.rows.writer.close().await?;
-        let deletes = self.deletes.writer.close().await?;
-        let written: Vec<(Encoded, bool)> =
-            rows.into_iter().map(|e| (e, false)).chain(deletes.into_iter().map(|e| (e, true))).collect();
-        let (mut files, mut changes, mut all) = (vec![], vec![], vec![]);
-        for (encoded, deletes) in written {
-            all.push(encoded.keys);
-            changes.push((encoded.file.path.clone(), encoded.partition, encoded.file.stats.clone(), deletes));
-            let mut file = encoded.file;
-            file.deletes = deletes;
-            files.push(file);
-        }
-        let folded = fold(&all);
-        if let Some([_, (file, row)]) = folded.tie.filter(|_| !self.spec.fold) {
-            let key = self.read_key(&changes[file].0, files[file].size, row).await?;
-            return Err(self.twice(&key));
-        }
-        let outdone: Vec<Arc<RoaringTreemap>> = folded
-            .outdone
-            .iter()
-            .filter(|rows| !rows.is_empty())
-            .map(|rows| Arc::new(rows.iter().map(u64::from).collect()))
-            .collect();
-        let place = &self.rows.encoding.place;
-        let mut vectors = vectors::write(place, self.rows.encoding.attempt(), &outdone).await?.into_iter();
-        for (file, rows) in files.iter_mut().zip(&folded.outdone) {
-            if !rows.is_empty() {
-                file.marks = vectors.next().map(marks::descriptor);
-            }
-        }
-        let each = changes.into_iter().zip(all).zip(folded.outdone);
-        let each = each.map(|(((path, partition, statistics, deletes), keys), outdone)| ChangeFile {
-            path,
-            partition,
-            statistics,
-            keys,
-            outdone,
-            deletes,
-        });
-        let changes = Changes { files: each.collect() };
-        if let Some(first) = files.first() {
-            self.pending.put(&first.path, changes);
-        }
-        Ok(PreparedCommit { files })
-    }
-}
-
-impl KeyedWriter {
     /// The rows with nothing but their keys and what orders them.
     fn keys_alone(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let kept = |name: &String| self.spec.columns.contains(name) || self.spec.sequence_by.as_ref() == Some(name);

@@ -12,6 +12,8 @@ use super::{LogMetadata, LogProtocol, TableState};
 use crate::keyed::PRIMARY_KEY;
 
 const VECTORS: &str = "deletionVectors";
+/// The property by which a table keeps a change data feed.
+pub(crate) const FEEDS_CHANGES: &str = "delta.enableChangeDataFeed";
 const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
 
 /// Reader features that the history heeds, or that concern those who clean up alone.
@@ -90,7 +92,7 @@ pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &L
     Ok(())
 }
 
-/// Errors unless rows may be replaced, and readers of changes miss nothing by it.
+/// Errors unless rows may be replaced.
 pub(crate) fn check_replaceable(table: &str, metadata: &LogMetadata) -> Result<()> {
     let on = |property: &str| metadata.configuration.get(property).is_some_and(|on| on == "true");
     if on("delta.appendOnly") {
@@ -99,13 +101,12 @@ pub(crate) fn check_replaceable(table: &str, metadata: &LogMetadata) -> Result<(
              property, or write to another table"
         )));
     }
-    if on("delta.enableChangeDataFeed") {
-        return Err(Error::input(format!(
-            "table {table} keeps a change data feed (delta.enableChangeDataFeed), which Watershed cannot write for \
-             replaced rows yet; remove the property: `CHANGES(…)` and Watershed's readers do not need it"
-        )));
-    }
     Ok(())
+}
+
+/// Whether commits that replace rows have to say so in change files.
+pub(crate) fn feeds_changes(metadata: &LogMetadata) -> bool {
+    metadata.configuration.get(FEEDS_CHANGES).is_some_and(|on| on == "true")
 }
 
 /// The protocol and metadata with which a table may have deletion vectors; `None` if it has them already.

@@ -14,7 +14,7 @@ use watershed_core::{Error, Result};
 
 use super::shape::Shape;
 use super::{INCARNATION, TableSpec};
-use crate::log::{LogMetadata, LogProtocol, commit_path};
+use crate::log::{LogMetadata, LogProtocol, commit_path, features};
 use crate::stores::Place;
 
 /// Delta's own properties that ask nothing of a writer that only appends, and nothing of readers.
@@ -24,6 +24,7 @@ const PROPERTIES: &[&str] = &[
     "delta.dataSkippingNumIndexedCols",
     "delta.dataSkippingStatsColumns",
     "delta.deletedFileRetentionDuration",
+    features::FEEDS_CHANGES,
     "delta.enableExpiredLogCleanup",
     "delta.logRetentionDuration",
 ];
@@ -68,7 +69,7 @@ pub(crate) async fn create(place: &Place, shape: &Shape, spec: &TableSpec, clock
     });
     let entry = [
         json!({"commitInfo": info}),
-        json!({"protocol": protocol(&shape.table_schema)}),
+        json!({"protocol": protocol(&shape.table_schema, features::feeds_changes(&metadata))}),
         json!({"metaData": metadata}),
     ];
     let entry: Vec<String> = entry.iter().map(|action| action.to_string()).collect();
@@ -85,19 +86,26 @@ pub(crate) async fn create(place: &Place, shape: &Shape, spec: &TableSpec, clock
     }
 }
 
-/// The least that the columns ask for.
-fn protocol(schema: &Schema) -> LogProtocol {
+/// The least that the columns, and a change data feed, ask for.
+fn protocol(schema: &Schema, feeds_changes: bool) -> LogProtocol {
     let ntz = schema.fields().iter().any(|f| has_ntz(f.data_type()));
     if !ntz {
-        return LogProtocol { min_reader_version: 1, min_writer_version: 2, ..Default::default() };
+        return LogProtocol {
+            min_reader_version: 1,
+            min_writer_version: if feeds_changes { 4 } else { 2 },
+            ..Default::default()
+        };
     }
     let own = |features: &[&str]| Some(features.iter().map(|f| f.to_string()).collect());
     LogProtocol {
         min_reader_version: 3,
         min_writer_version: 7,
         reader_features: own(&["timestampNtz"]),
-        // Writer version 2 had the first two built in; with features they have to be named.
-        writer_features: own(&["appendOnly", "invariants", "timestampNtz"]),
+        // Earlier writer versions had the others built in; with features they have to be named.
+        writer_features: match feeds_changes {
+            true => own(&["appendOnly", "changeDataFeed", "invariants", "timestampNtz"]),
+            false => own(&["appendOnly", "invariants", "timestampNtz"]),
+        },
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Encoding {
     attempt: Uuid,
     /// What files are named after.
     kind: &'static str,
+    /// A folder above those of the partitions, with a trailing slash, or nothing.
+    root: &'static str,
     files: AtomicU64,
     running: AtomicUsize,
     failure: Mutex<Option<Error>>,
@@ -58,6 +60,7 @@ impl Encoding {
             properties,
             attempt,
             kind: "part",
+            root: "",
             files: AtomicU64::new(0),
             running: AtomicUsize::new(0),
             failure: Mutex::new(None),
@@ -67,6 +70,11 @@ impl Encoding {
     /// Gives files another kind of name.
     pub(crate) fn named(self, kind: &'static str) -> Self {
         Encoding { kind, ..self }
+    }
+
+    /// Puts files below a folder of the table.
+    pub(crate) fn below(self, root: &'static str) -> Self {
+        Encoding { root, ..self }
     }
 
     pub(crate) fn attempt(&self) -> Uuid {
@@ -124,7 +132,8 @@ impl Encoding {
 
     fn begin(&self, key: &Key) -> Result<OpenFile> {
         let n = self.files.fetch_add(1, Ordering::Relaxed);
-        let path = format!("{}{}-{}-{n:05}.snappy.parquet", folder(&self.shape, key), self.kind, self.attempt);
+        let path =
+            format!("{}{}{}-{}-{n:05}.snappy.parquet", self.root, folder(&self.shape, key), self.kind, self.attempt);
         let object = ObjectWriter::new(self.place.store.clone(), self.place.at(&path)?);
         let schema = self.shape.file_schema.clone();
         let nan = vec![false; schema.fields().len()];
@@ -162,6 +171,7 @@ impl Encoding {
             stats,
             marks: None,
             deletes: false,
+            whole: false,
         };
         Ok(Encoded { file: written, partition: key.clone(), keys: file.keys })
     }

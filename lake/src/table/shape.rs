@@ -19,6 +19,7 @@ use watershed_core::{Error, Result};
 
 use super::types::{delta_schema_as, same_type, utc};
 use super::{PartitionBy, TIMESTAMP_TYPE, TableSpec};
+use crate::keyed::KeySpec;
 
 /// Partition values in the order of the table's partition columns, as Delta writes them.
 pub(crate) type Key = Vec<Option<String>>;
@@ -218,6 +219,29 @@ impl Shape {
         let fields: Vec<Field> = self.file_schema.fields().iter().map(open).collect();
         let columns = self.columns.iter().map(|(input, _)| (*input, true)).collect();
         Shape { file_schema: Schema::new(fields).into(), columns, ..self.clone() }
+    }
+
+    /// The shape of rows that have all columns of a table, partition columns among them.
+    pub(crate) fn of_table(
+        location: &str,
+        table: SchemaRef,
+        columns: &[String],
+        key: Option<KeySpec>,
+    ) -> Result<Shape> {
+        let (partition_by, properties) = (vec![], BTreeMap::new());
+        let spec = TableSpec { schema: table.clone(), partition_by, properties, owner: None, key };
+        Shape::of_existing(location, table, columns, &spec)
+    }
+
+    /// The same with one more column in the files, which the table does not have.
+    pub(crate) fn with_column(&self, field: FieldRef) -> Shape {
+        let fields: Vec<FieldRef> = self.file_schema.fields().iter().cloned().chain([field]).collect();
+        Shape { file_schema: Schema::new(fields).into(), ..self.clone() }
+    }
+
+    /// The partition columns.
+    pub(crate) fn partition_fields(&self) -> impl Iterator<Item = &FieldRef> {
+        self.partitions.iter().map(|source| &source.field)
     }
 
     /// Where a column of the table is, among those that the rows have.

@@ -19,13 +19,13 @@ use super::choose::{Candidate, Worth, choose};
 use super::rewrite::{Rewritten, rewrite};
 use crate::history::statistics_of;
 use crate::keyed::live::{LiveFiles, identity};
-use crate::keyed::{SEQUENCE_BY, vectors};
+use crate::keyed::{KeySpec, SEQUENCE_BY, vectors};
 use crate::log::{LogCommit, Refreshed, TableState, features};
 use crate::stores::{Place, Stores};
+use crate::table::SinkOptions;
 use crate::table::commit::{self, Actions, Change, Conflict, Identified, Rules, add, body};
 use crate::table::encode::Encoding;
 use crate::table::shape::Shape;
-use crate::table::{SinkOptions, TableSpec};
 
 /// What is compacted.
 #[derive(Clone, Copy, Debug)]
@@ -78,14 +78,7 @@ pub async fn compact(stores: &Stores, location: &str, options: CompactOptions, c
         return Ok(Compacted::default());
     }
     let schema = state.schema(&place)?;
-    let spec = TableSpec {
-        schema: schema.clone(),
-        partition_by: vec![],
-        properties: BTreeMap::new(),
-        owner: None,
-        key: crate::keyed::KeySpec::of(&state.metadata.configuration),
-    };
-    let shape = Arc::new(Shape::of_existing(location, schema, columns, &spec)?);
+    let shape = Arc::new(Shape::of_table(location, schema, columns, KeySpec::of(&state.metadata.configuration))?);
     // A bin may come out a little larger than it was thought to, and is still one file.
     let sink = SinkOptions { target_file_size: options.target_file_size.saturating_mul(2), ..SinkOptions::default() };
     let encoding = Arc::new(Encoding::new(place.clone(), shape.clone(), &sink, clock.id()).named("compacted"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use watershed_core::sink::{PreparedCommit, Sink};
 use watershed_lake::{Create, DeltaSink, HistoryOptions, KeySpec, PartitionBy, TableSpec, open_history};
@@ -20,6 +20,7 @@ use crate::fixtures::{Lake, identity, open, read};
 pub(crate) struct Op {
     pub(crate) key: i64,
     pub(crate) ts: i64,
+    /// Less than zero: NULL.
     pub(crate) value: i64,
     pub(crate) sequence: i64,
     pub(crate) delete: bool,
@@ -30,12 +31,12 @@ pub(crate) type Rows = BTreeMap<i64, (i64, i64, i64)>;
 
 pub(crate) fn batch(ops: &[Op]) -> RecordBatch {
     let of = |f: fn(&Op) -> i64| Arc::new(Int64Array::from_iter_values(ops.iter().map(f))) as ArrayRef;
+    let values: ArrayRef = Arc::new(Int64Array::from_iter(ops.iter().map(|op| (op.value >= 0).then_some(op.value))));
     let times: ArrayRef =
         Arc::new(TimestampMicrosecondArray::from_iter_values(ops.iter().map(|op| op.ts)).with_timezone("UTC"));
     let words: ArrayRef =
         Arc::new(StringArray::from_iter_values(ops.iter().map(|op| if op.delete { "delete" } else { "upsert" })));
-    let columns =
-        [("id", of(|op| op.key)), ("ts", times), ("v", of(|op| op.value)), ("n", of(|op| op.sequence)), ("op", words)];
+    let columns = [("id", of(|op| op.key)), ("ts", times), ("v", values), ("n", of(|op| op.sequence)), ("op", words)];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
 }
 
@@ -97,10 +98,11 @@ pub(crate) async fn visible(lake: &Lake, name: &str) -> Vec<(i64, i64, i64, i64)
         let batch = read(&format!("/{}", file.path));
         let of = |name: &str, row: usize| match batch.column_by_name(name) {
             Some(column) if name == "ts" => column.as_primitive::<TimestampMicrosecondType>().value(row),
+            Some(column) if column.is_null(row) => -1,
             Some(column) => column.as_primitive::<Int64Type>().value(row),
             None => {
                 let at = columns.iter().position(|column| column == name).unwrap();
-                file.values[at].as_ref().unwrap().parse().unwrap()
+                file.values[at].as_ref().map_or(-1, |value| value.parse().unwrap())
             }
         };
         for row in 0..batch.num_rows() {

@@ -8,7 +8,7 @@ use watershed_core::clock::SystemClock;
 use watershed_core::sink::{Committed, Sink};
 use watershed_lake::changes::{Since, changes};
 use watershed_lake::upkeep::{CompactOptions, Compacted, compact as compact_table};
-use watershed_lake::{DeltaSink, KeySpec};
+use watershed_lake::{DeltaSink, KeySpec, Merge, WriteMode};
 
 use super::*;
 use crate::fixtures::{DAY, entry, put_entry};
@@ -38,12 +38,32 @@ struct Step {
 struct Case {
     by: &'static str,
     key: KeySpec,
+    /// The table keeps a change data feed.
+    feed: bool,
     steps: Vec<Step>,
 }
 
+impl Case {
+    async fn sink(&self, lake: &Lake) -> DeltaSink {
+        static SEED: AtomicU64 = AtomicU64::new(7_000_000);
+        let mut spec = spec(self.by, self.key.clone());
+        if self.feed {
+            spec.properties.insert("delta.enableChangeDataFeed".into(), "true".into());
+        }
+        let seed = SEED.fetch_add(1, Ordering::SeqCst);
+        crate::fixtures::open(&lake.stores, &lake.at("t"), spec, seed, Create::Now).await.unwrap()
+    }
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    (0..12i64, 0..3i64, 0..1000i64, 0..9i64, prop::bool::weighted(0.25))
-        .prop_map(|(key, day, value, sequence, delete)| Op { key, ts: day * DAY + key, value, sequence, delete })
+    let value = prop_oneof![1 => Just(-1), 3 => 0..1000i64];
+    (0..12i64, 0..3i64, value, 0..9i64, prop::bool::weighted(0.25)).prop_map(|(key, day, value, sequence, delete)| Op {
+        key,
+        ts: day * DAY + key,
+        value,
+        sequence,
+        delete,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,10 +81,18 @@ fn step() -> impl Strategy<Value = Step> {
 fn case() -> impl Strategy<Value = Case> {
     let by = prop_oneof![Just(""), Just("day(ts)"), Just("id"), Just("v")];
     let names = prop_oneof![Just(vec!["id"]), Just(vec!["id", "ts"])];
-    (by, names, any::<bool>(), prop::collection::vec(step(), 1..9)).prop_map(|(by, names, sequenced, steps)| {
+    let manner = prop_oneof![
+        2 => Just((false, Merge::Replace, WriteMode::MergeOnRead)),
+        2 => Just((true, Merge::Replace, WriteMode::MergeOnRead)),
+        2 => Just((false, Merge::Partial, WriteMode::MergeOnRead)),
+        1 => Just((false, Merge::Replace, WriteMode::CopyOnWrite)),
+        1 => Just((false, Merge::Partial, WriteMode::CopyOnWrite)),
+    ];
+    let steps = prop::collection::vec(step(), 1..9);
+    (by, names, manner, any::<bool>(), steps).prop_map(|(by, names, (sequenced, merge, write_mode), feed, steps)| {
         let columns = names.into_iter().map(String::from).collect();
         let sequence_by = sequenced.then(|| "n".to_string());
-        Case { by, key: KeySpec { columns, sequence_by, ..key() }, steps }
+        Case { by, key: KeySpec { columns, sequence_by, merge, write_mode, ..key() }, feed, steps }
     })
 }
 
@@ -80,7 +108,11 @@ impl Model {
         if key.sequence_by.is_some() && self.rows.get(&of).is_some_and(|(_, known)| *known > op.sequence) {
             return;
         }
-        self.rows.insert(of, ((!op.delete).then_some(*op), op.sequence));
+        let mut op = *op;
+        if let (Merge::Partial, -1, Some((Some(old), _))) = (key.merge, op.value, self.rows.get(&of)) {
+            op.value = old.value;
+        }
+        self.rows.insert(of, ((!op.delete).then_some(op), op.sequence));
     }
 
     fn rows(&self) -> Vec<(i64, i64, i64, i64)> {
@@ -100,7 +132,7 @@ async fn seen(lake: &Lake) -> Vec<(i64, i64, i64, i64)> {
 
 async fn run(case: &Case) {
     let lake = Lake::new();
-    let mut writer = sink(&lake, "t", case.by, case.key.clone()).await.unwrap();
+    let mut writer = case.sink(&lake).await;
     let mut model = Model::default();
     let (mut epoch, mut last) = (0, None);
     for (number, step) in case.steps.iter().enumerate() {
@@ -110,9 +142,9 @@ async fn run(case: &Case) {
         }
         match step.between {
             Between::Nothing => {}
-            Between::Restart | Between::Redo => writer = sink(&lake, "t", case.by, case.key.clone()).await.unwrap(),
+            Between::Restart | Between::Redo => writer = case.sink(&lake).await,
             Between::Another => {
-                let other = sink(&lake, "t", case.by, case.key.clone()).await.unwrap();
+                let other = case.sink(&lake).await;
                 let theirs = prepare(&other, std::slice::from_ref(&step.others)).await.unwrap();
                 let identity = watershed_core::sink::CommitIdentity {
                     application: format!("other-{number}"),
@@ -136,9 +168,24 @@ async fn run(case: &Case) {
         last = Some(epoch);
         step.batches.iter().flatten().for_each(|op| model.take(&case.key, op));
         assert_eq!(seen(&lake).await, model.rows(), "after step {number}");
+        asks_for_what_it_needs(&lake, case);
     }
     if epoch > 0 {
         assert_eq!(replayed(&lake, &case.key).await, model.rows(), "from the change feed");
+    }
+}
+
+/// Copies need no deletion vectors; a feed has change files for whatever replaces rows.
+fn asks_for_what_it_needs(lake: &Lake, case: &Case) {
+    for version in 1..=newest(lake) {
+        let actions = entry(lake, "t", version);
+        let all = |name: &'static str| actions.iter().filter_map(move |action| action.get(name));
+        if case.key.write_mode == WriteMode::CopyOnWrite {
+            assert!(all("add").all(|add| add["deletionVector"].is_null()), "{actions:?}");
+            assert_eq!(all("protocol").count(), 0, "{actions:?}");
+        }
+        let replaces = all("remove").any(|remove| remove["dataChange"] == true);
+        assert_eq!(all("cdc").count() > 0, case.feed && replaces, "{actions:?}");
     }
 }
 
@@ -153,7 +200,9 @@ async fn replayed(lake: &Lake, key: &KeySpec) -> Vec<(i64, i64, i64, i64)> {
         let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
         let words = batch.column_by_name("_change_type").unwrap().as_string::<i32>();
         for i in 0..batch.num_rows() {
-            let row = (number("id", i), times.value(i), number("v", i), number("n", i));
+            let value = batch.column_by_name("v").unwrap();
+            let value = if value.is_null(i) { -1 } else { number("v", i) };
+            let row = (number("id", i), times.value(i), value, number("n", i));
             let of = if key.columns.len() == 2 { vec![row.0, row.1] } else { vec![row.0] };
             match words.value(i) {
                 "insert" => assert_eq!(rows.insert(of, row), None),

@@ -1,7 +1,7 @@
 //! What a keyed table refuses, and that nothing is half done then.
 
 use watershed_core::sink::Sink;
-use watershed_lake::KeySpec;
+use watershed_lake::{KeySpec, Merge, WriteMode};
 
 use super::*;
 use crate::fixtures::{entry, put_entry};
@@ -109,13 +109,16 @@ async fn a_foreign_table_is_upgraded_only_when_asked() {
 
 #[tokio::test]
 async fn tables_that_must_not_be_replaced_in_are_refused() {
-    for (property, words) in
-        [("delta.appendOnly", "only be appended to"), ("delta.enableChangeDataFeed", "change data feed")]
-    {
+    for (property, value, words) in [
+        ("delta.appendOnly", "true", "only be appended to"),
+        ("watershed.merge", "newest", "merge = 'newest': give 'replace'"),
+        ("watershed.merge", "partial", "made with merge = 'partial' and write_mode = 'merge-on-read'"),
+        ("watershed.write_mode", "lazy", "write_mode = 'lazy': give 'merge-on-read'"),
+    ] {
         let lake = Lake::new();
         drop(sink(&lake, "t", "", key()).await.unwrap());
         let mut metadata = entry(&lake, "t", 0).into_iter().find(|a| a.get("metaData").is_some()).unwrap();
-        metadata["metaData"]["configuration"][property] = "true".into();
+        metadata["metaData"]["configuration"][property] = value.into();
         put_entry(&lake, "t", 1, &[metadata]);
         let error = sink(&lake, "t", "", key()).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -155,4 +158,19 @@ async fn a_key_is_never_null() {
     let rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
     let error = sink.writer().unwrap().write(0, rows).await.unwrap_err().to_string();
     assert!(error.contains("NULL in column `id`, which is part of the key"), "{error}");
+}
+
+#[tokio::test]
+async fn manners_that_do_not_go_together_are_refused() {
+    let sequence_by = Some("n".to_string());
+    let partial = KeySpec { merge: Merge::Partial, sequence_by: sequence_by.clone(), ..key() };
+    let copies = KeySpec { write_mode: WriteMode::CopyOnWrite, sequence_by, ..key() };
+    for (key, words) in
+        [(partial, "merge = 'partial' does not go with sequence_by"), (copies, "deletes do not go with")]
+    {
+        let lake = Lake::new();
+        let error = sink(&lake, "t", "", key).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!lake.folder.path().join("t").exists());
+    }
 }
