@@ -14,6 +14,8 @@ const ROUND: usize = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileKeys {
     pub(crate) hashes: Vec<KeyHash>,
+    /// For [`super::sieve`]; empty for keys without.
+    pub(crate) prints: Vec<u32>,
     /// Of tables with a sequence column.
     pub(crate) sequences: Vec<i64>,
     /// When rows came: the first row of each batch, and the batch's number.
@@ -130,6 +132,7 @@ mod tests {
     fn file(keys: &[u64], sequences: &[i64], arrivals: &[(usize, u64)]) -> FileKeys {
         FileKeys {
             hashes: keys.iter().map(|k| [*k, 0]).collect(),
+            prints: vec![],
             sequences: sequences.to_vec(),
             arrivals: arrivals.to_vec(),
         }

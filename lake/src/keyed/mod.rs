@@ -12,7 +12,7 @@
 //! Modules in reading order:
 //!
 //! * [`spec`]: what makes a table keyed.
-//! * `key`: keys as hashes; `operation`: upserts and deletes; `fold`: several changes of a key in one commit. Pure.
+//! * `key`: keys as hashes; `sieve`: which rows need not be hashed; `operation`: upserts and deletes; `fold`: several changes of a key in one commit. Pure.
 //! * `writer`: an epoch's rows.
 //! * `scan`: the keys of a file; `bounds`: which files cannot hold some; `index`: where keys lie, within memory.
 //! * `live`: the files of a version; `resolve`: from changes to marks; `vectors`: marks as files.
@@ -27,6 +27,8 @@
 pub(crate) mod spec;
 
 pub(crate) mod key;
+
+mod sieve;
 
 mod operation;
 

@@ -36,6 +36,7 @@ const CONCURRENT: usize = 4;
 /// Rows of one key, newest first.
 struct Chain<R> {
     hash: KeyHash,
+    print: Option<u32>,
     rows: Vec<R>,
     /// Nothing that the table has comes after them.
     whole: bool,
@@ -67,8 +68,13 @@ pub(crate) async fn within(files: &TableFiles<'_>, encoded: &mut Vec<Encoded>, m
             let found = Found::read(files, wanted.iter().map(|(file, rows)| (*file, at(*file), rows))).await?;
             let places = chains.iter().map(|chain| chain.rows.iter().map(|(f, row)| found.place(f, *row)).collect());
             let places: Vec<Vec<(usize, usize)>> = places.collect::<Result<_>>()?;
-            put(files, &writer, coalesce(&files.columns(), &found.batches, &places)?, chains.iter().map(|c| c.hash))
-                .await?;
+            put(
+                files,
+                &writer,
+                coalesce(&files.columns(), &found.batches, &places)?,
+                chains.iter().map(|c| (c.hash, c.print)),
+            )
+            .await?;
             for (file, row) in chains.iter().flat_map(|chain| &chain.rows) {
                 folded.outdone[*file].insert(*row);
             }
@@ -101,7 +107,9 @@ fn chains(files: &[&FileKeys], deletes: &[bool], folded: &Folded) -> Vec<Chain<(
         let until = rows.iter().position(|(_, file, _)| deletes[*file]);
         rows.truncate(until.unwrap_or(rows.len()));
         let rows: Vec<(usize, u32)> = rows.into_iter().map(|(_, file, row)| (file, row)).collect();
-        (!rows.is_empty()).then_some(Chain { hash, rows, whole: until.is_some() })
+        let (file, row) = *rows.first()?;
+        let print = files[file].prints.get(row as usize).copied();
+        Some(Chain { hash, print, rows, whole: until.is_some() })
     };
     let mut chains: Vec<_> = found.into_iter().filter_map(chain).collect();
     chains.sort_unstable_by_key(|chain| chain.rows[0]);
@@ -147,8 +155,11 @@ pub(crate) async fn with_table(
             Ok(vec![found.place(&(false, *file), *row)?, found.place(&(true, *id as usize), *old)?])
         });
         let rows = coalesce(&files.columns(), &found.batches, &places.collect::<Result<Vec<_>>>()?)?;
-        let hashes = chunk.iter().map(|((file, row), _)| changes.files[*file].keys.hashes[*row as usize]);
-        put(files, &writer, rows, hashes).await?;
+        let keys = chunk.iter().map(|((file, row), _)| {
+            let (keys, row) = (&changes.files[*file].keys, *row as usize);
+            (keys.hashes[row], keys.prints.get(row).copied())
+        });
+        put(files, &writer, rows, keys).await?;
         for ((file, row), _) in chunk {
             resolved.stale[*file].insert(*row);
         }
@@ -204,18 +215,19 @@ fn coalesce(schema: &SchemaRef, batches: &[RecordBatch], chains: &[Vec<(usize, u
     RecordBatch::try_new(schema.clone(), columns).map_err(fail)
 }
 
-/// Gives merged rows to a writer, in the order of their hashes.
+/// Gives merged rows to a writer, with their keys in the same order.
 async fn put(
     files: &TableFiles<'_>,
     writer: &DeltaEpochWriter,
     rows: RecordBatch,
-    hashes: impl Iterator<Item = KeyHash>,
+    keys: impl Iterator<Item = (KeyHash, Option<u32>)>,
 ) -> Result<()> {
     let width = files.shape.file_schema.fields().len();
     let file = RecordBatch::try_new(files.shape.file_schema.clone(), rows.columns()[..width].to_vec())
         .map_err(|e| Error::input(format!("{}: merged rows do not fit the table: {e}", files.place.url)))?;
     let stored = StoredRows { file, partitions: rows.columns()[width..].to_vec() };
-    let rows = KeyedRows { stored, hashes: hashes.collect(), sequences: vec![] };
+    let (hashes, prints): (Vec<KeyHash>, Vec<Option<u32>>) = keys.unzip();
+    let rows = KeyedRows { stored, hashes, prints: prints.into_iter().collect(), sequences: vec![] };
     writer.take(0, parts(&files.shape, files.keys, rows, 0)?).await
 }
 
@@ -233,6 +245,7 @@ mod tests {
     fn chains_end_at_a_delete() {
         let file = |keys: &[u64], arrival: u64| FileKeys {
             hashes: keys.iter().map(|key| [*key, 0]).collect(),
+            prints: vec![],
             sequences: vec![],
             arrivals: vec![(0, arrival)],
         };

@@ -25,6 +25,7 @@ use super::index::{self, Entries, Entry, Group, KeyIndex};
 use super::key::{KeyHash, KeyMap};
 use super::live::{FileId, LiveFile, LiveFiles};
 use super::scan::{KeyColumns, KeyFile, scan};
+use super::sieve::Sieve;
 use crate::stores::Place;
 use crate::table::shape::Key;
 
@@ -60,7 +61,12 @@ struct Change {
     row: u32,
 }
 
-type Probe = KeyMap<Change>;
+/// The changes of a group.
+#[derive(Debug, Default)]
+struct Probe {
+    changes: KeyMap<Change>,
+    sieve: Option<Sieve>,
+}
 
 /// What the changes mean on one snapshot.
 #[derive(Debug, Default)]
@@ -74,23 +80,36 @@ pub(crate) struct Resolved {
 }
 
 impl Changes {
-    /// The changes by the groups in which their keys are looked for.
-    fn probes(&self, fixes_partition: bool) -> HashMap<Group, Probe> {
-        let mut probes: HashMap<Group, Probe> = HashMap::new();
+    /// The files by the groups in which their keys are looked for.
+    fn by_group(&self, fixes_partition: bool) -> HashMap<Group, Vec<usize>> {
+        let mut groups: HashMap<Group, Vec<usize>> = HashMap::new();
         for (number, file) in self.files.iter().enumerate() {
-            let probe = probes.entry(group(fixes_partition, &file.partition)).or_default();
-            probe.reserve(file.keys.hashes.len());
-            for (row, hash) in file.rows() {
-                probe.insert(hash, Change { sequence: file.keys.sequence(row as usize), file: number, row });
-            }
+            groups.entry(group(fixes_partition, &file.partition)).or_default().push(number);
         }
-        probes
+        groups
     }
 
-    /// The bounds of the keys that a group's changes have.
-    fn bounds(&self, keys: &KeyColumns, of: &Group) -> Bounds {
-        let files = self.files.iter().filter(|f| group(keys.fixes_partition, &f.partition) == *of);
-        let each = files.map(|file| bounds(Some(&file.statistics), keys.stored()));
+    /// What is looked for in a group.
+    fn probe(&self, files: &[usize]) -> Probe {
+        let mut probe = Probe::default();
+        let of = || files.iter().map(|number| &self.files[*number].keys);
+        probe.changes.reserve(of().map(|keys| keys.hashes.len()).sum());
+        for number in files {
+            let file = &self.files[*number];
+            for (row, hash) in file.rows() {
+                let change = Change { sequence: file.keys.sequence(row as usize), file: *number, row };
+                probe.changes.insert(hash, change);
+            }
+        }
+        if of().all(|keys| keys.prints.len() == keys.hashes.len()) {
+            probe.sieve = Some(Sieve::new(probe.changes.len(), of().flat_map(|keys| &keys.prints).copied()));
+        }
+        probe
+    }
+
+    /// The bounds of the keys that some files have.
+    fn bounds(&self, keys: &KeyColumns, files: &[usize]) -> Bounds {
+        let each = files.iter().map(|number| bounds(Some(&self.files[*number].statistics), keys.stored()));
         each.reduce(union).unwrap_or_default()
     }
 }
@@ -125,17 +144,17 @@ pub(crate) async fn resolve(
     }
     let mut searches: Vec<Search> = vec![];
     let mut reads = vec![];
-    for (group, probe) in changes.probes(keys.fixes_partition) {
-        let probe = Arc::new(probe);
+    for (group, files) in changes.by_group(keys.fixes_partition) {
+        let probe = Arc::new(changes.probe(&files));
         let mut search =
             Search { whole: false, complete: false, hits: vec![], entries: Entries::default(), group, probe };
         match index.map(&search.group) {
             Some(entries) => {
-                let found = search.probe.keys().filter_map(|key| Some((*key, *entries.get(key)?)));
+                let found = search.probe.changes.keys().filter_map(|key| Some((*key, *entries.get(key)?)));
                 search.hits = found.collect();
             }
             None => {
-                let wanted = changes.bounds(keys, &search.group);
+                let wanted = changes.bounds(keys, &files);
                 let number = searches.len();
                 let files = by_group.remove(&search.group).unwrap_or_default();
                 let files = search.plan(keys, files, index, &wanted);
@@ -199,7 +218,7 @@ impl Search {
         let mut reads = vec![];
         for file in files {
             let near = || meet(wanted, &bounds(file.add.stats.as_deref(), keys.stored()));
-            if self.whole || (near() && index.may_hold(file.id, self.probe.keys())) {
+            if self.whole || (near() && index.may_hold(file.id, self.probe.changes.keys())) {
                 // Where the key fixes the partition, it is maps that help the next time.
                 reads.push((file.clone(), !keys.fixes_partition && !index.has_filter(file.id)));
             }
@@ -228,10 +247,12 @@ async fn read(
     let size = u64::try_from(file.add.size).unwrap_or_default();
     let from = KeyFile { path: &file.add.path, size, partition: &file.partition };
     let (mut hits, mut all) = (vec![], FileKeys::default());
-    scan(&place, &keys, &from, |rows| {
+    // A map or a filter wants all keys.
+    let sieve = probe.sieve.as_ref().filter(|_| !whole && !filter);
+    scan(&place, &keys, &from, sieve, |rows| {
         for (i, hash) in rows.hashes.iter().enumerate() {
-            if probe.contains_key(hash) {
-                let row = u32::try_from(rows.from + i as u64)
+            if probe.changes.contains_key(hash) {
+                let row = u32::try_from(rows.rows[i])
                     .map_err(|_| Error::input(format!("file {} has more rows than fit 32 bits", file.add.path)))?;
                 let sequence = rows.sequences.get(i).copied().unwrap_or(i64::MIN);
                 hits.push((*hash, Entry { file: file.id, row, sequence }));
@@ -288,7 +309,7 @@ async fn judge(
 ) -> Result<()> {
     let mut marks: HashMap<FileId, Arc<RoaringTreemap>> = HashMap::new();
     for (key, entry) in hits {
-        let Some(change) = probe.get(&key) else { continue };
+        let Some(change) = probe.changes.get(&key) else { continue };
         if keys.sequence.is_some() && entry.sequence > change.sequence {
             resolved.stale[change.file].insert(change.row);
             continue;

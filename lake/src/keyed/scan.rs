@@ -4,13 +4,15 @@
 //! table's types, for another writer may have stored them in its own; a key column that partitions the table is the same for
 //! all rows of a file and comes from the log.
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::FieldRef;
 use futures::TryStreamExt;
 use watershed_core::{Error, Result};
 
 use super::fold::FileKeys;
 use super::key::{KeyHash, Keyer, sequence};
+use super::sieve::{Sieve, prints};
 use crate::data_file::{DataFile, constant, only};
 use crate::stores::Place;
 
@@ -44,20 +46,23 @@ pub(crate) struct KeyFile<'a> {
     pub(crate) partition: &'a [Option<String>],
 }
 
-/// Keys and sequences of rows that follow one another.
+/// Keys and sequences of rows, in the file's order.
 pub(crate) struct KeyRows {
-    /// The first one's number.
-    pub(crate) from: u64,
+    /// Their numbers in the file.
+    pub(crate) rows: Vec<u64>,
     pub(crate) hashes: Vec<KeyHash>,
+    /// Empty for keys without, and where a sieve was used.
+    pub(crate) prints: Vec<u32>,
     /// Empty without a sequence column.
     pub(crate) sequences: Vec<i64>,
 }
 
-/// Gives the keys of a file to `each`, in the file's order.
+/// Gives the keys of a file to `each`, in the file's order; with a sieve, only those that pass it.
 pub(crate) async fn scan(
     place: &Place,
     keys: &KeyColumns,
     file: &KeyFile<'_>,
+    sieve: Option<&Sieve>,
     mut each: impl FnMut(KeyRows) -> Result<()>,
 ) -> Result<()> {
     let open = DataFile::open(place, file.path, file.size).await?;
@@ -69,15 +74,27 @@ pub(crate) async fn scan(
     let mut batches = open.read(&stored, None, BATCH)?;
     let mut from = 0;
     while let Some(batch) = batches.try_next().await? {
-        let rows = batch.num_rows();
+        let first = from;
+        from += batch.num_rows() as u64;
+        let in_files = &batch.columns()[..batch.num_columns() - usize::from(keys.sequence.is_some())];
+        let mut prints = prints(in_files);
+        let passed = sieve.and_then(|sieve| prints.take().map(|prints| sieve.rows(&prints)));
+        let (batch, rows) = match passed {
+            Some(passed) if passed.is_empty() => continue,
+            Some(passed) => {
+                let rows = passed.iter().map(|row| first + u64::from(*row)).collect();
+                let fail = |e| Error::bug(format!("rows that passed the sieve: {e}"));
+                (take_record_batch(&batch, &UInt32Array::from(passed)).map_err(fail)?, rows)
+            }
+            None => (batch, (first..from).collect::<Vec<_>>()),
+        };
         let hashes = keys.hashes(&batch, file.partition)?;
         let sequences = match &keys.sequence {
             // A row without a sequence is older than any that has one.
             Some(_) => sequence(batch.column(batch.num_columns() - 1))?.iter().map(|s| s.unwrap_or(i64::MIN)).collect(),
             None => vec![],
         };
-        each(KeyRows { from, hashes, sequences })?;
-        from += rows as u64;
+        each(KeyRows { rows, hashes, prints: prints.unwrap_or_default(), sequences })?;
     }
     Ok(())
 }
@@ -85,8 +102,9 @@ pub(crate) async fn scan(
 /// All keys of a file, of which this process does not know them any more.
 pub(crate) async fn all(place: &Place, keys: &KeyColumns, file: &KeyFile<'_>) -> Result<FileKeys> {
     let mut all = FileKeys::default();
-    scan(place, keys, file, |rows| {
+    scan(place, keys, file, None, |rows| {
         all.hashes.extend(rows.hashes);
+        all.prints.extend(rows.prints);
         all.sequences.extend(rows.sequences);
         Ok(())
     })

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array, new_null_array};
 use arrow::compute::{take, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
+use arrow::datatypes::{Field, Int64Type, Schema, UInt32Type, UInt64Type};
 use async_trait::async_trait;
 use roaring::RoaringTreemap;
 use watershed_core::sink::{EpochWriter, PreparedCommit};
@@ -29,6 +29,7 @@ use super::key::{KeyHash, sequence};
 use super::operation::operations;
 use super::resolve::{ChangeFile, Changes};
 use super::scan::{KeyColumns, KeyFile};
+use super::sieve::prints;
 use super::table::Pending;
 use super::{KeySpec, Merge, partial, scan, vectors};
 use crate::history::marks;
@@ -38,7 +39,7 @@ use crate::table::shape::{Key, Shape, Stored, StoredRows};
 use crate::table::writer::DeltaEpochWriter;
 
 /// The columns that ride with rows through the cut.
-const RIDERS: usize = 3;
+const RIDERS: usize = 4;
 
 /// One epoch of a keyed table.
 pub(crate) struct KeyedWriter {
@@ -121,7 +122,9 @@ impl KeyedWriter {
                 sequence(column)?.values().to_vec()
             }
         };
-        Ok(KeyedRows { hashes: self.keys.keyer.hashes(&columns)?, sequences, stored })
+        let in_files = self.keys.columns.iter().zip(&columns).filter(|(key, _)| key.partition.is_none());
+        let prints = prints(&in_files.map(|(_, column)| column.clone()).collect::<Vec<_>>());
+        Ok(KeyedRows { hashes: self.keys.keyer.hashes(&columns)?, prints, sequences, stored })
     }
 
     /// An error that names a key which came twice in no order.
@@ -147,15 +150,17 @@ impl KeyedWriter {
 /// Rows with their keys, cut into partitions: keys ride along as columns.
 pub(super) fn parts(shape: &Shape, keys: &KeyColumns, rows: KeyedRows, arrival: u64) -> Result<Vec<(Key, Part)>> {
     let fail = |e| Error::bug(format!("keys beside their rows: {e}"));
-    let KeyedRows { stored, hashes, sequences } = rows;
+    let KeyedRows { stored, hashes, prints, sequences } = rows;
     let word = |i: usize| Arc::new(UInt64Array::from_iter_values(hashes.iter().map(|h| h[i]))) as ArrayRef;
     let sequences = if sequences.is_empty() { vec![i64::MIN; hashes.len()] } else { sequences };
-    let riders = [word(0), word(1), Arc::new(Int64Array::from(sequences))];
+    let has_prints = prints.is_some();
+    let prints = prints.unwrap_or_else(|| vec![0; hashes.len()]);
+    let riders: [ArrayRef; RIDERS] =
+        [word(0), word(1), Arc::new(Int64Array::from(sequences)), Arc::new(UInt32Array::from(prints))];
     let mut fields = stored.file.schema().fields().to_vec();
-    fields.extend((0..RIDERS).map(|i| {
-        let kind = if i < 2 { DataType::UInt64 } else { DataType::Int64 };
-        Arc::new(Field::new(format!("_{i}"), kind, false))
-    }));
+    let rider =
+        |(i, rider): (usize, &ArrayRef)| Arc::new(Field::new(format!("_{i}"), rider.data_type().clone(), false));
+    fields.extend(riders.iter().enumerate().map(rider));
     let columns = stored.file.columns().iter().cloned().chain(riders).collect();
     let file = RecordBatch::try_new(Schema::new(fields).into(), columns).map_err(fail)?;
     let mut parts = vec![];
@@ -167,8 +172,13 @@ pub(super) fn parts(shape: &Shape, keys: &KeyColumns, rows: KeyedRows, arrival: 
             Some(_) => part.column(width + 2).as_primitive::<Int64Type>().values().to_vec(),
             None => vec![],
         };
+        let prints = match has_prints {
+            true => part.column(width + 3).as_primitive::<UInt32Type>().values().to_vec(),
+            false => vec![],
+        };
         let rows = RecordBatch::try_new(shape.file_schema.clone(), part.columns()[..width].to_vec());
-        parts.push((key, Part { rows: rows.map_err(fail)?, keys: Some(PartKeys { hashes, sequences, arrival }) }));
+        let keys = PartKeys { hashes, prints, sequences, arrival };
+        parts.push((key, Part { rows: rows.map_err(fail)?, keys: Some(keys) }));
     }
     Ok(parts)
 }
@@ -177,6 +187,7 @@ pub(super) fn parts(shape: &Shape, keys: &KeyColumns, rows: KeyedRows, arrival: 
 pub(super) struct KeyedRows {
     pub(super) stored: StoredRows,
     pub(super) hashes: Vec<KeyHash>,
+    pub(super) prints: Option<Vec<u32>>,
     /// Empty without a sequence column.
     pub(super) sequences: Vec<i64>,
 }
@@ -188,6 +199,7 @@ impl KeyedRows {
         let partitions = self.stored.partitions.iter().map(|column| take(column, rows, None));
         Ok(KeyedRows {
             hashes: rows.values().iter().map(|i| self.hashes[picked(*i)]).collect(),
+            prints: self.prints.map(|prints| rows.values().iter().map(|i| prints[picked(*i)]).collect()),
             sequences: match self.sequences.is_empty() {
                 true => vec![],
                 false => rows.values().iter().map(|i| self.sequences[picked(*i)]).collect(),

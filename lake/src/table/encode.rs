@@ -114,6 +114,7 @@ impl Encoding {
             if let Some(keys) = part.keys {
                 file.keys.arrivals.push((file.keys.hashes.len(), keys.arrival));
                 file.keys.hashes.extend(keys.hashes);
+                file.keys.prints.extend(keys.prints);
                 file.keys.sequences.extend(keys.sequences);
             }
             self.append(&mut file, &part.rows).await?;
@@ -192,6 +193,8 @@ pub(crate) struct Part {
 /// The keys of a part's rows, row by row.
 pub(crate) struct PartKeys {
     pub(crate) hashes: Vec<KeyHash>,
+    /// Empty for keys without.
+    pub(crate) prints: Vec<u32>,
     /// Empty without a sequence column.
     pub(crate) sequences: Vec<i64>,
     pub(crate) arrival: u64,
