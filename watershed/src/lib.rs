@@ -133,7 +133,7 @@ pub use metrics::Metrics;
 pub use standing::{JobInfo, JobState, Left};
 pub use verify::{Difference, Verification, VerifyOptions};
 pub use watershed_core::{Error, Result};
-pub use watershed_lake::{RequestCounts, Stores};
+pub use watershed_lake::{Merge, RequestCounts, Stores, WriteMode};
 
 /// How tables are brought back into shape.
 pub mod upkeep {

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use watershed_core::sink::{Committed, EpochWriter, Sink};
 use watershed_core::{Error, Result};
-use watershed_lake::{DeltaSink, KeySpec, PartitionBy, SinkOptions, TableSpec, delta_schema, loaded};
+use watershed_lake::{DeltaSink, KeySpec, Merge, PartitionBy, SinkOptions, TableSpec, WriteMode, delta_schema, loaded};
 
 use self::find::Found;
 use crate::engine::{Engine, parallelism, shown};
@@ -60,6 +60,10 @@ pub struct LoadRequest {
     pub operation: Option<String>,
     /// A table that another made may be changed to use deletion vectors.
     pub upgrade: bool,
+    /// What new rows do to values of old ones; `None`: what the table says.
+    pub merge: Option<Merge>,
+    /// How replaced rows leave the table; `None`: what the table says.
+    pub write_mode: Option<WriteMode>,
 }
 
 /// How rows go into a table.
@@ -160,16 +164,17 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
 /// The key by which rows are upserted; `None`: they are appended.
 async fn key(engine: &Engine, request: &LoadRequest, location: &str) -> Result<Option<KeySpec>> {
     let recorded = tables::info(engine, location).await?.and_then(|info| KeySpec::of(&info.properties));
-    let asked = !request.key.is_empty() || request.sequence_by.is_some() || request.operation.is_some();
+    let manner = request.sequence_by.is_some() || request.merge.is_some() || request.write_mode.is_some();
+    let asked = !request.key.is_empty() || request.operation.is_some() || manner;
     let mode = request.mode.unwrap_or(if recorded.is_some() || asked { LoadMode::Upsert } else { LoadMode::Append });
     match (mode, recorded) {
         (LoadMode::Append, Some(recorded)) => Err(Error::input(format!(
             "table {location} has the key ({}), which appended rows could have twice; load with --mode upsert",
             recorded.columns.join(", ")
         ))),
-        (LoadMode::Append, None) if asked => {
-            Err(Error::input("--key, --sequence-by and --operation are for --mode upsert, and not for append"))
-        }
+        (LoadMode::Append, None) if asked => Err(Error::input(
+            "--key, --sequence-by, --operation, --merge and --write-mode are for --mode upsert, and not for append",
+        )),
         (LoadMode::Append, None) => Ok(None),
         (LoadMode::Upsert, None) if request.key.is_empty() => Err(Error::input(format!(
             "table {location} has no key recorded: name the columns of its key, as in --key id or --key region,id"
@@ -180,7 +185,9 @@ async fn key(engine: &Engine, request: &LoadRequest, location: &str) -> Result<O
             let sequence_by = request.sequence_by.clone().or(known.sequence_by);
             // Files are read in parallel, so their rows come in no order.
             let (operation, upgrade) = (request.operation.clone(), request.upgrade);
-            Ok(Some(KeySpec { columns, sequence_by, operation, fold: false, upgrade }))
+            let merge = request.merge.unwrap_or(known.merge);
+            let write_mode = request.write_mode.unwrap_or(known.write_mode);
+            Ok(Some(KeySpec { columns, sequence_by, operation, fold: false, upgrade, merge, write_mode }))
         }
     }
 }

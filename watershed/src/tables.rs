@@ -13,7 +13,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use watershed_core::{Error, Result};
 use watershed_lake::{
-    Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, TableInfo, TableSpec, delta_schema, table_info,
+    Create, DeltaSink, KeySpec, Merge, PartitionBy, SinkOptions, TableInfo, TableSpec, WriteMode, delta_schema,
+    table_info,
 };
 use watershed_plan::{CreateTable, Insert, Parsed, Statement};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
@@ -25,10 +26,13 @@ use crate::layers::{Layers, Scope, With};
 use crate::relations::statement_of;
 
 /// Options of `CREATE TABLE … WITH` besides settings and those of the object store.
-const OWN: [&str; 3] = ["location", "partition_by", "sequence_by"];
+const OWN: [&str; 6] = ["location", "partition_by", "sequence_by", "merge", "write_mode", "change_data_feed"];
 
 /// The property that names who a table belongs to.
 pub(crate) const INCARNATION: &str = "watershed.incarnation";
+
+/// Delta's property by which change files are written for Spark's and other readers.
+const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 
 /// What checkpoints call a job's result table.
 pub(crate) const RESULT: &str = "result";
@@ -83,7 +87,20 @@ pub(crate) async fn make(
 fn spec(layers: &Layers, table: &CreateTable) -> Result<TableSpec> {
     let with = with(layers, table)?;
     let (partition_by, key) = (partition_by(&with)?, key_of(table, &with)?);
-    Ok(TableSpec { schema: table.columns.clone(), partition_by, properties: BTreeMap::new(), owner: None, key })
+    let mut properties = BTreeMap::new();
+    match with.own("change_data_feed") {
+        None | Some("false") => {}
+        Some("true") => {
+            properties.insert(CHANGE_DATA_FEED.to_string(), "true".to_string());
+        }
+        Some(other) => {
+            return Err(Error::input(format!(
+                "table {}: change_data_feed = '{other}': give true or false",
+                table.name
+            )));
+        }
+    }
+    Ok(TableSpec { schema: table.columns.clone(), partition_by, properties, owner: None, key })
 }
 
 /// The key of the table that a `CREATE TABLE` makes, if it has one.
@@ -93,13 +110,20 @@ pub(crate) fn key(layers: &Layers, table: &CreateTable) -> Result<Option<KeySpec
 
 fn key_of(table: &CreateTable, with: &With) -> Result<Option<KeySpec>> {
     let sequence_by = with.own("sequence_by").map(str::to_string);
-    match (table.primary_key.is_empty(), &sequence_by) {
-        (true, None) => Ok(None),
-        (true, Some(by)) => Err(Error::input(format!(
-            "table {}: sequence_by = '{by}' tells which row of a key is the newer, and the table has no key: add PRIMARY KEY (…)",
+    let merge = with.own("merge").map(Merge::parse).transpose().map_err(|e| of_table(&table.name, e))?;
+    let write_mode = with.own("write_mode").map(WriteMode::parse).transpose().map_err(|e| of_table(&table.name, e))?;
+    if !table.primary_key.is_empty() {
+        let (merge, write_mode) = (merge.unwrap_or_default(), write_mode.unwrap_or_default());
+        let columns = table.primary_key.clone();
+        return Ok(Some(KeySpec { columns, sequence_by, merge, write_mode, ..KeySpec::default() }));
+    }
+    match ["sequence_by", "merge", "write_mode"].into_iter().find_map(|name| Some((name, with.own(name)?))) {
+        None => Ok(None),
+        Some((name, value)) => Err(Error::input(format!(
+            "table {}: {name} = '{value}' is for rows that replace others by their key, and the table has no key: add PRIMARY \
+             KEY (…)",
             table.name
         ))),
-        (false, _) => Ok(Some(KeySpec { columns: table.primary_key.clone(), sequence_by, ..KeySpec::default() })),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `watershed load FILES… --into LOCATION`
 
 use clap::{Args, ValueEnum};
-use watershed::{LoadMode, LoadRequest};
+use watershed::{LoadMode, LoadRequest, Merge, WriteMode};
 use watershed_core::Result;
 
 use super::Global;
@@ -52,6 +52,14 @@ pub(crate) struct Load {
     #[arg(long, value_name = "COLUMN")]
     operation: Option<String>,
 
+    /// What a new row does to the old one: replaces it, or keeps its values where the new ones are NULL [default: replace]
+    #[arg(long, value_name = "replace|partial", value_parser = ["replace", "partial"])]
+    merge: Option<String>,
+
+    /// How replaced rows leave the table: marked in deletion vectors, or their files written anew [default: merge-on-read]
+    #[arg(long, value_name = "merge-on-read|copy-on-write", value_parser = ["merge-on-read", "copy-on-write"])]
+    write_mode: Option<String>,
+
     /// Let a table that another made use deletion vectors from now on; older readers then refuse it
     #[arg(long)]
     upgrade: bool,
@@ -83,6 +91,8 @@ impl Load {
             sequence_by: self.sequence_by,
             operation: self.operation,
             upgrade: self.upgrade,
+            merge: self.merge.as_deref().map(Merge::parse).transpose()?,
+            write_mode: self.write_mode.as_deref().map(WriteMode::parse).transpose()?,
         };
         let loaded = engine.load(&request).await?;
         for file in &loaded.skipped {

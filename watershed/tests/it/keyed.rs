@@ -201,6 +201,10 @@ async fn what_cannot_be_keyed_is_refused() {
         ("CREATE TABLE t (a BIGINT, UNIQUE (a))", "constraints other than PRIMARY KEY"),
         ("CREATE TABLE t (a BIGINT) WITH (sequence_by = 'a')", "add PRIMARY KEY"),
         ("CREATE TABLE t (a BIGINT PRIMARY KEY, s VARCHAR) WITH (sequence_by = 's')", "must be a whole number"),
+        ("CREATE TABLE t (a BIGINT) WITH (merge = 'partial')", "add PRIMARY KEY"),
+        ("CREATE TABLE t (a BIGINT PRIMARY KEY) WITH (merge = 'newest')", "give 'replace'"),
+        ("CREATE TABLE t (a BIGINT PRIMARY KEY) WITH (write_mode = 'lazy')", "give 'merge-on-read'"),
+        ("CREATE TABLE t (a BIGINT) WITH (change_data_feed = 'yes')", "give true or false"),
     ] {
         let error = world.refused(sql).await;
         assert!(error.contains(words), "{sql}: {error}");

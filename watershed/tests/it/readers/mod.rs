@@ -29,7 +29,7 @@ pub(crate) struct Made {
     expected: Vec<RecordBatch>,
 }
 
-const TABLES: [&str; 5] = ["windowed", "stateless", "types", "windowed_late", "keyed"];
+const TABLES: [&str; 6] = ["windowed", "stateless", "types", "windowed_late", "keyed", "copied"];
 
 /// Makes the tables below a root, over facts in a folder, and asks for their rows.
 pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> {
@@ -56,6 +56,7 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
     );
     engine.execute(&late).await.unwrap();
     keyed(&engine, facts, root).await;
+    copied(&engine, facts, root).await;
     let mut made = vec![];
     for name in TABLES {
         let expected = engine.query(&format!("SELECT * FROM {name}")).await.unwrap();
@@ -69,7 +70,7 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
 async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     let table = format!(
         "CREATE TABLE keyed (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
-         WITH (location = '{root}/keyed', partition_by = 'region', sequence_by = 'n');"
+         WITH (location = '{root}/keyed', partition_by = 'region', sequence_by = 'n', change_data_feed = true);"
     );
     engine.execute(&table).await.unwrap();
     let row = |id: u64, turn: u64| {
@@ -93,6 +94,50 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     let cell = |i: usize| found[0].column(i).as_primitive::<Int64Type>().value(0);
     // 40 of the 200 that came again were deleted and stay so; 160 are at 20, 100 of the last turn at 15, and 200 at 10.
     assert_eq!([cell(0), cell(1), cell(2)], [460, 160 * 20 + 100 * 15 + 200 * 10, 460]);
+}
+
+/// A keyed table for readers without deletion vectors: files are written anew, and NULL keeps what was.
+async fn copied(engine: &Engine, facts: &Path, root: &str) {
+    let table = format!(
+        "CREATE TABLE copied (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
+         WITH (location = '{root}/copied', partition_by = 'region', merge = 'partial', write_mode = 'copy-on-write');"
+    );
+    engine.execute(&table).await.unwrap();
+    // All; a part of them with another `n` alone; some in another partition; and some that are deleted.
+    let turns: [(&str, std::ops::Range<u64>, fn(u64) -> String); 4] = [
+        ("id,region,v,n", 0..500, |id| format!("{id},r{},{id}.5,1", id % 3)),
+        ("id,region,v,n", 100..300, |id| format!("{id},,,2")),
+        ("id,region", 200..250, |id| format!("{id},r{}", (id + 1) % 3)),
+        ("id,op", 290..310, |id| format!("{id},d")),
+    ];
+    for (turn, (header, ids, row)) in turns.into_iter().enumerate() {
+        let rows: Vec<String> = ids.map(row).collect();
+        let file = facts.join(format!("parts-{turn}.csv"));
+        std::fs::write(&file, format!("{header}\n{}\n", rows.join("\n"))).unwrap();
+        let request = LoadRequest {
+            files: vec![file.display().to_string()],
+            into: format!("{root}/copied"),
+            operation: header.ends_with("op").then(|| "op".to_string()),
+            ..LoadRequest::default()
+        };
+        engine.load(&request).await.unwrap();
+    }
+    let sums = "SELECT count(*) AS c, sum(n) AS n, count(*) FILTER (WHERE region = 'r' || ((id + 1) % 3) AND v = id + 0.5) AS \
+                moved FROM copied";
+    let found = engine.query(sums).await.unwrap();
+    let cell = |i: usize| found[0].column(i).as_primitive::<Int64Type>().value(0);
+    // 10 of the 200 at 2 are gone, and 10 of the 300 at 1.
+    assert_eq!([cell(0), cell(1), cell(2)], [480, 190 * 2 + 290, 50]);
+}
+
+/// The change feed of the keyed table, as Watershed tells it.
+pub(crate) async fn feed(root: &str) -> Made {
+    let engine = Engine::builder().home(format!("{root}/home")).build().unwrap();
+    let location = format!("{root}/keyed");
+    let feed = format!("SELECT * EXCLUDE (_commit_timestamp) FROM CHANGES('{location}', 0)");
+    let expected = engine.query(&feed).await.unwrap();
+    assert_eq!(expected.iter().map(RecordBatch::num_rows).sum::<usize>(), 500 + 40 + 2 * 160 + 2 * 100);
+    Made { name: "keyed_changes", location, expected }
 }
 
 /// What a reader is asked, each table's rows to be left in a folder.

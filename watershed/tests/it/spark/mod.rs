@@ -44,7 +44,9 @@ async fn spark() -> Option<Spark> {
     };
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("ours");
-    let ours = readers::make(&own, &own.display().to_string(), Stores::default()).await;
+    let root = own.display().to_string();
+    let mut ours = readers::make(&own, &root, Stores::default()).await;
+    ours.push(readers::feed(&root).await);
     let asked = serde_json::to_string(&readers::asked(&ours, &own)).unwrap();
     fs::write(folder.path().join("read.json"), asked).unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/spark/tables.py");
