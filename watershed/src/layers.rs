@@ -195,6 +195,10 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("throttle_bytes", "Bytes read a second, at most"),
         ("schedule", "Hours in which the job may run, such as '22:00-06:00' or 'Mon-Fri 22:00-06:00 Europe/Berlin'"),
         ("target_file_size", "Size of data files [default: 128 MB]"),
+        (
+            "compact_files",
+            "Small files of a partition from which on they are put together, once it gets no more rows; 0: never [default: 16]",
+        ),
     ]
 }
 

@@ -56,6 +56,8 @@ pub struct Settings {
     pub schedule: Option<Schedule>,
     /// Bytes.
     pub target_file_size: u64,
+    /// Small files of a partition of the result from which on they are put together, once no more rows come to it; 0: never.
+    pub compact_files: u64,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             throttle_bytes: None,
             schedule: None,
             target_file_size: 128 << 20,
+            compact_files: 16,
         }
     }
 }
@@ -103,7 +106,7 @@ pub enum OnChange {
 
 impl Settings {
     /// Every name that [`Settings::set`] takes.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "slice",
         "from",
         "to",
@@ -124,6 +127,7 @@ impl Settings {
         "throttle_bytes",
         "schedule",
         "target_file_size",
+        "compact_files",
     ];
 
     /// Names that are reserved for what is still to come.
@@ -195,6 +199,10 @@ impl Settings {
                 self.schedule = Some(schedule);
             }
             "target_file_size" => self.target_file_size = size()?,
+            "compact_files" => {
+                let files = value.trim().replace('_', "").parse();
+                self.compact_files = files.map_err(|_| wrong("a number of files, or 0 for never"))?;
+            }
             other if Self::NOT_YET.contains(&other) => {
                 return Err(Error::input(format!("setting {other}: not supported yet")));
             }

@@ -106,6 +106,12 @@ pub trait Sink: Send + Sync {
 
     /// Errors unless every prepared file is there with its size; asked before a redo.
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()>;
+
+    /// Puts the table in shape where no rows are expected any more. Called beside commits, now and then; what it does not do
+    /// now is done later, so that nothing depends on it.
+    async fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The newest commit of an application in a table.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::runtime::{JoinSet, SpawnedTask};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
@@ -148,6 +148,7 @@ async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) 
         held,
         replay: start.replay,
         committing: None,
+        tidying: JoinSet::new(),
         steps_in_epoch: 0,
         epoch_began: context.clock.elapsed(),
         began,
@@ -223,6 +224,8 @@ struct Runner {
     held: Held,
     replay: Option<Replay>,
     committing: Option<SpawnedTask<Result<()>>>,
+    /// The sinks looking after their tables.
+    tidying: JoinSet<()>,
     steps_in_epoch: u64,
     epoch_began: Duration,
     began: Duration,
@@ -321,6 +324,10 @@ impl Runner {
             self.end_epoch(ended).await?;
         }
         self.settle().await?;
+        if !stopped {
+            self.look_after();
+            while self.tidying.join_next().await.is_some() {}
+        }
         if claimed && let Err(e) = self.checkpoints.clean(self.epoch).await {
             tracing::warn!(job = self.job.name, "old checkpoints were not removed: {e}");
         }

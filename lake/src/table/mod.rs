@@ -11,6 +11,7 @@
 //! * `statistics`: Delta statistics of a finished file, from its footer.
 //! * `encode`, `writer`: one file, and the routing of an epoch's rows to many.
 //! * `create`, `commit`: the two ways in which a log entry is made.
+//! * `tidy`: which partitions still get rows, and when to look after the others.
 //! * `sink`: [`DeltaSink`], which ties them to core's seam.
 //! * `info`: what a table is, for people.
 //!
@@ -32,6 +33,8 @@ pub(crate) mod writer;
 mod create;
 
 pub(crate) mod commit;
+
+mod tidy;
 
 mod sink;
 
@@ -104,10 +107,19 @@ pub struct SinkOptions {
     pub buffer: usize,
     /// Bytes that the key index of a keyed table may take.
     pub index: usize,
+    /// Small files of a partition from which on they are put together once no more rows come to it; 0: never.
+    pub compact_files: usize,
 }
 
 impl Default for SinkOptions {
     fn default() -> Self {
-        SinkOptions { target_file_size: 128 << 20, lanes: 1, create: Create::Now, buffer: 256 << 20, index: 512 << 20 }
+        SinkOptions {
+            target_file_size: 128 << 20,
+            lanes: 1,
+            create: Create::Now,
+            buffer: 256 << 20,
+            index: 512 << 20,
+            compact_files: 16,
+        }
     }
 }

@@ -268,6 +268,11 @@ impl Shape {
         self.partition_columns.iter().cloned().zip(key.iter().cloned()).collect()
     }
 
+    /// A key from what the log has.
+    pub(crate) fn key_of(&self, values: &BTreeMap<String, Option<String>>) -> Key {
+        self.partition_columns.iter().map(|column| values.get(column).cloned().flatten()).collect()
+    }
+
     /// The rows as the table keeps them, cut into its partitions. Rows of one partition keep their order.
     pub(crate) fn cut(&self, rows: &RecordBatch) -> Result<Vec<(Key, RecordBatch)>> {
         self.split(self.stored(rows)?)

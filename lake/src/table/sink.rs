@@ -21,12 +21,14 @@ use watershed_core::{Error, Result};
 use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
-use super::shape::Shape;
+use super::shape::{Key, Shape};
+use super::tidy::Tidy;
 use super::writer::DeltaEpochWriter;
 use super::{Create, INCARNATION, SinkOptions, TableSpec};
 use crate::keyed::{Keyed, KeyedChange};
 use crate::log::{TableState, features};
 use crate::stores::{Place, Stores};
+use crate::upkeep::{self, CompactOptions};
 
 /// Files whose presence is asked for at once.
 const CONCURRENT: usize = 16;
@@ -42,6 +44,7 @@ pub struct DeltaSink {
     clock: Arc<dyn Clock>,
     shape: Arc<Shape>,
     keyed: Option<Keyed>,
+    shape_up: Tidy,
     /// `None` while the table is not made.
     state: Mutex<Option<TableState>>,
 }
@@ -104,6 +107,7 @@ impl DeltaSink {
             clock,
             shape: Arc::new(shape),
             keyed,
+            shape_up: Tidy::default(),
             state: Mutex::new(state),
         })
     }
@@ -271,7 +275,9 @@ impl Sink for DeltaSink {
             }
             found => decide_commit(identity.epoch, identity.after, found.and_then(|v| u64::try_from(*v).ok())),
         };
-        self.append(transactions, prepared, info, decide).await
+        let committed = self.append(transactions, prepared, info, decide).await?;
+        self.shape_up.committed(prepared.files.iter().map(|file| self.shape.key_of(&file.values)));
+        Ok(committed)
     }
 
     async fn last_committed(&self, application: &str) -> Result<Option<LastCommit>> {
@@ -284,6 +290,21 @@ impl Sink for DeltaSink {
         })?;
         let found = commit::find(&self.place, state, application, version).await?;
         Ok(Some(LastCommit { epoch, info: found.as_ref().map(commit::info).unwrap_or_default() }))
+    }
+
+    async fn tidy(&self) -> Result<()> {
+        let least = self.options.compact_files;
+        let Some(open) = self.shape_up.due(least) else { return Ok(()) };
+        let target_file_size = self.options.target_file_size;
+        let options = CompactOptions { target_file_size, ..CompactOptions::default() };
+        let closed = |partition: &Key| !open.contains(partition);
+        let clock = self.clock.as_ref();
+        let done = upkeep::compact_where(&self.place, &self.location, options, least, &closed, clock).await?;
+        if let Some(version) = done.version {
+            let (files, new_files) = (done.files, done.new_files);
+            tracing::info!(table = self.location, version, files, new_files, "small files put together");
+        }
+        Ok(())
     }
 
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()> {

@@ -11,6 +11,8 @@ pub(crate) struct Candidate {
     /// Marked ones included; `None` if the log does not say.
     pub(crate) rows: Option<u64>,
     pub(crate) marked: u64,
+    /// How its rows were put in order, if it says so.
+    pub(crate) order: Option<String>,
 }
 
 impl Candidate {
@@ -26,7 +28,7 @@ impl Candidate {
 }
 
 /// When a file is rewritten.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Worth {
     /// Bytes that a file shall have.
     pub(crate) target: u64,
@@ -34,20 +36,34 @@ pub(crate) struct Worth {
     pub(crate) dead: f64,
     /// Files with nothing but marked rows stay: they tell how old deletions are.
     pub(crate) keep_dead: bool,
+    /// How rows shall be put in order: then all files of a partition are rewritten, unless all are in this order.
+    pub(crate) order: Option<String>,
+    /// Partitions with fewer files to be rewritten are left alone.
+    pub(crate) least: usize,
+}
+
+impl Worth {
+    fn small(&self, file: &Candidate) -> bool {
+        file.bytes < self.target / 2
+    }
 }
 
 /// The files to be rewritten, those of a bin into about one; of one partition, in the order of their paths.
-pub(crate) fn choose(files: Vec<Candidate>, worth: Worth) -> Vec<Vec<Candidate>> {
+pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth) -> Vec<Vec<Candidate>> {
     let mut by_partition: BTreeMap<Vec<Option<String>>, Vec<Candidate>> = BTreeMap::new();
     for file in files {
         let gone = file.rows == Some(file.marked) && file.marked > 0;
-        let small = file.bytes < worth.target / 2;
-        if (small || file.dead() >= worth.dead) && !(gone && worth.keep_dead) {
+        let chosen = worth.order.is_some() || worth.small(&file) || file.dead() >= worth.dead;
+        if chosen && !(gone && worth.keep_dead) {
             by_partition.entry(file.partition.clone()).or_default().push(file);
         }
     }
     let mut bins = vec![];
     for mut files in by_partition.into_values() {
+        let in_order = worth.order.is_some() && files.iter().all(|file| file.order == worth.order);
+        if in_order || files.len() < worth.least {
+            continue;
+        }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut bin: Vec<Candidate> = vec![];
         let mut bytes = 0;
@@ -62,7 +78,7 @@ pub(crate) fn choose(files: Vec<Candidate>, worth: Worth) -> Vec<Vec<Candidate>>
         bins.push(bin);
     }
     // A file alone is rewritten only to be rid of its marked rows.
-    bins.retain(|bin| bin.len() > 1 || bin.iter().any(|file| file.dead() >= worth.dead));
+    bins.retain(|bin| bin.len() > 1 || worth.order.is_some() || bin.iter().any(|file| file.dead() >= worth.dead));
     bins
 }
 
@@ -72,12 +88,14 @@ mod tests {
 
     fn file(path: &str, day: &str, bytes: u64, marked: u64) -> Candidate {
         let partition = vec![Some(day.to_string())];
-        Candidate { path: path.to_string(), partition, bytes, rows: Some(100), marked }
+        Candidate { path: path.to_string(), partition, bytes, rows: Some(100), marked, order: None }
     }
 
     fn chosen(files: &[Candidate], keep_dead: bool) -> Vec<Vec<String>> {
-        let worth = Worth { target: 100, dead: 0.2, keep_dead };
-        let bins = choose(files.to_vec(), worth);
+        paths(choose(files.to_vec(), &Worth { target: 100, dead: 0.2, keep_dead, ..Worth::default() }))
+    }
+
+    fn paths(bins: Vec<Vec<Candidate>>) -> Vec<Vec<String>> {
         bins.into_iter().map(|bin| bin.into_iter().map(|f| f.path).collect()).collect()
     }
 
@@ -96,6 +114,23 @@ mod tests {
         // A bin holds what is left of its files.
         let files = [file("a", "1", 100, 60), file("b", "1", 100, 60), file("c", "1", 100, 60)];
         assert_eq!(chosen(&files, false), [vec!["a", "b"], vec!["c"]]);
+    }
+
+    #[test]
+    fn an_order_takes_whole_partitions_once() {
+        let worth = Worth { target: 100, dead: 0.2, order: Some("sorted(a)".into()), ..Worth::default() };
+        let ordered = |path: &str, day: &str| Candidate { order: worth.order.clone(), ..file(path, day, 90, 0) };
+        let files =
+            [ordered("a", "1"), ordered("b", "1"), ordered("c", "2"), file("d", "2", 10, 0), file("e", "3", 90, 0)];
+        assert_eq!(paths(choose(files.to_vec(), &worth)), [vec!["c", "d"], vec!["e"]]);
+    }
+
+    #[test]
+    fn partitions_with_few_files_may_be_left_alone() {
+        let files: Vec<Candidate> = (0..3).map(|i| file(&i.to_string(), "1", 10, 0)).collect();
+        let worth = |least| Worth { target: 100, dead: 0.2, least, ..Worth::default() };
+        assert_eq!(paths(choose(files.clone(), &worth(3))), [["0", "1", "2"]]);
+        assert!(choose(files, &worth(4)).is_empty());
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //! What another writer does meanwhile is respected: rows that it marks in a file that was rewritten are marked in the new
 //! one, found by counting; a file that it removed leaves its whole bin as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deltalake::kernel::Add;
+use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use serde_json::{Value, json};
 use watershed_core::clock::Clock;
@@ -16,6 +17,7 @@ use watershed_core::sink::Committed;
 use watershed_core::{Error, Result};
 
 use super::choose::{Candidate, Worth, choose};
+use super::order::{RowOrder, TAG};
 use super::rewrite::{Rewritten, rewrite};
 use crate::history::statistics_of;
 use crate::keyed::live::{LiveFiles, identity};
@@ -25,20 +27,25 @@ use crate::stores::{Place, Stores};
 use crate::table::SinkOptions;
 use crate::table::commit::{self, Actions, Change, Conflict, Identified, Rules, add, body};
 use crate::table::encode::Encoding;
-use crate::table::shape::Shape;
+use crate::table::shape::{Key, Shape};
+
+/// Bins that are rewritten at once, at most.
+const MOST_BINS: usize = 4;
 
 /// What is compacted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CompactOptions {
     /// Bytes that files shall have; those of less than half are put together.
     pub target_file_size: u64,
     /// Part of marked rows from which on a file is rewritten whatever its size.
     pub dead_rows: f64,
+    /// Puts the rows of whole partitions in order.
+    pub order: Option<RowOrder>,
 }
 
 impl Default for CompactOptions {
     fn default() -> Self {
-        CompactOptions { target_file_size: 128 << 20, dead_rows: 0.2 }
+        CompactOptions { target_file_size: 128 << 20, dead_rows: 0.2, order: None }
     }
 }
 
@@ -60,38 +67,61 @@ pub struct Compacted {
 
 /// Compacts a table.
 pub async fn compact(stores: &Stores, location: &str, options: CompactOptions, clock: &dyn Clock) -> Result<Compacted> {
-    let place = stores.open(location)?;
+    compact_where(&stores.open(location)?, location, options, 0, &|_| true, clock).await
+}
+
+/// Compacts those partitions of a table that are wanted and have at least so many files to be rewritten.
+pub(crate) async fn compact_where(
+    place: &Place,
+    location: &str,
+    options: CompactOptions,
+    least: usize,
+    wanted: &(dyn Fn(&Key) -> bool + Sync),
+    clock: &dyn Clock,
+) -> Result<Compacted> {
     let none = || Error::input(format!("{location} is not a Delta table: it has no _delta_log"));
-    let mut state = TableState::load(&place).await?.ok_or_else(none)?;
+    let mut state = TableState::load(place).await?.ok_or_else(none)?;
     features::check_appendable(location, &state.protocol, &state.metadata)?;
     let columns = &state.metadata.partition_columns;
-    let live = LiveFiles::load(&place, state.version, columns).await?;
-    let bins = choose(
-        candidates(&live),
-        Worth {
-            target: options.target_file_size,
-            dead: options.dead_rows,
-            keep_dead: state.metadata.configuration.contains_key(SEQUENCE_BY),
-        },
-    );
+    let live = LiveFiles::load(place, state.version, columns).await?;
+    let schema = state.schema(place)?;
+    let shape = Arc::new(Shape::of_table(location, schema, columns, KeySpec::of(&state.metadata.configuration))?);
+    if let Some(order) = &options.order {
+        order.check(location, &shape.file_schema)?;
+    }
+    let tag = options.order.as_ref().map(RowOrder::tag);
+    let worth = Worth {
+        target: options.target_file_size,
+        dead: options.dead_rows,
+        keep_dead: state.metadata.configuration.contains_key(SEQUENCE_BY),
+        order: tag.clone(),
+        least,
+    };
+    let candidates = candidates(&live).into_iter().filter(|file| wanted(&file.partition)).collect();
+    let bins = choose(candidates, &worth);
     if bins.is_empty() {
         return Ok(Compacted::default());
     }
-    let schema = state.schema(&place)?;
-    let shape = Arc::new(Shape::of_table(location, schema, columns, KeySpec::of(&state.metadata.configuration))?);
     // A bin may come out a little larger than it was thought to, and is still one file.
     let sink = SinkOptions { target_file_size: options.target_file_size.saturating_mul(2), ..SinkOptions::default() };
     let encoding = Arc::new(Encoding::new(place.clone(), shape.clone(), &sink, clock.id()).named("compacted"));
-    let mut rewritten = vec![];
-    for bin in bins {
+    let rewriting = bins.into_iter().map(|bin| {
         let files: Vec<_> = bin.iter().filter_map(|file| live.get(&file.path).cloned()).collect();
-        rewritten.push(rewrite(&place, &encoding, &files).await?);
-    }
+        let (encoding, order) = (&encoding, options.order.as_ref());
+        async move { rewrite(place, encoding, &files, order).await }
+    });
+    // Each has an encoder, which is a task of its own.
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_BINS);
+    let rewritten: Vec<Rewritten> = futures::stream::iter(rewriting).buffered(at_once).try_collect().await?;
     let (id, version) = (state.metadata.id.clone(), state.version);
-    let mut change = Compaction { place: &place, rewritten, live, version, clock, report: Compacted::default() };
+    let curve = match &options.order {
+        Some(RowOrder::ZOrder(columns)) => columns.clone(),
+        _ => vec![],
+    };
+    let mut change = Compaction { place, rewritten, tag, curve, live, version, clock, report: Compacted::default() };
     let judge = |now: &TableState| {
         features::check_appendable(location, &now.protocol, &now.metadata)?;
-        if now.metadata.id != id || now.schema(&place)? != shape.table_schema {
+        if now.metadata.id != id || now.schema(place)? != shape.table_schema {
             return Err(Error::stopped(format!(
                 "table {location} was made anew or its columns were changed while it was compacted; compact it again"
             )));
@@ -101,7 +131,7 @@ pub async fn compact(stores: &Stores, location: &str, options: CompactOptions, c
     let (info, decide) = (BTreeMap::new(), |_: &TableState| CommitDecision::Commit);
     let identified = Identified { transactions: vec![], info: &info };
     let rules = Rules { judge: &judge, decide: &decide };
-    let committed = commit::commit(&place, &mut state, &identified, &mut change, clock, rules).await;
+    let committed = commit::commit(place, &mut state, &identified, &mut change, clock, rules).await;
     match committed {
         Ok(Committed::Now { version }) => Ok(Compacted { version: Some(version), ..change.report }),
         Ok(Committed::Before) => Err(Error::bug("a compaction that was done before")),
@@ -119,6 +149,7 @@ fn candidates(live: &LiveFiles) -> Vec<Candidate> {
             bytes: u64::try_from(file.add.size).unwrap_or_default(),
             rows: statistics_of(file.add.stats.as_deref(), None).0,
             marked,
+            order: file.add.tags.as_ref().and_then(|tags| tags.get(TAG)?.clone()),
         }
     };
     live.iter().map(of).collect()
@@ -128,6 +159,9 @@ fn candidates(live: &LiveFiles) -> Vec<Candidate> {
 struct Compaction<'a> {
     place: &'a Place,
     rewritten: Vec<Rewritten>,
+    /// How rows were put in order, and the columns of a Z-order.
+    tag: Option<String>,
+    curve: Vec<String>,
     /// At `version`.
     live: LiveFiles,
     version: u64,
@@ -189,7 +223,8 @@ impl Change for Compaction<'_> {
             for (output, rows) in bin.outputs.iter().zip(carried) {
                 report.new_files += 1;
                 report.new_bytes += output.size;
-                let add = Add { data_change: false, ..add(output, now)? };
+                let tags = self.tag.clone().map(|tag| HashMap::from([(TAG.to_string(), Some(tag))]));
+                let add = Add { data_change: false, tags, ..add(output, now)? };
                 if rows.is_empty() {
                     actions.push(("add", body(&add)?));
                 } else {
@@ -209,7 +244,7 @@ impl Change for Compaction<'_> {
         }
         Ok(Actions {
             operation: "OPTIMIZE",
-            parameters: json!({"predicate": "[]", "zOrderBy": "[]"}),
+            parameters: json!({"predicate": "[]", "zOrderBy": json!(self.curve).to_string()}),
             blind: false,
             actions,
         })

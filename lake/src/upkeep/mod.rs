@@ -5,7 +5,7 @@
 //! ```
 //!
 //! * `choose`: which files are worth rewriting together. Pure.
-//! * `rewrite`: the unmarked rows of some files into new ones, in order.
+//! * `order`: rows sorted or along a Z-order curve; `rewrite`: the unmarked rows of some files into new ones.
 //! * `compact`: the two, and the commit that puts the new files in the old ones' place.
 //!
 //! **Invariant:** upkeep changes no row: its commits say so (`dataChange = false`), and a file that another removed or
@@ -13,8 +13,12 @@
 
 mod choose;
 
+mod order;
+
 mod rewrite;
 
 mod compact;
 
+pub(crate) use compact::compact_where;
 pub use compact::{CompactOptions, Compacted, compact};
+pub use order::RowOrder;

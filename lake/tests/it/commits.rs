@@ -201,9 +201,9 @@ async fn checkpoints_keep_what_was_committed() {
 async fn refuses_what_it_cannot_write() {
     let lake = Lake::new();
     let mut odd = spec("");
-    odd.properties.insert("delta.enableChangeDataFeed".to_string(), "true".to_string());
+    odd.properties.insert("delta.enableRowTracking".to_string(), "true".to_string());
     let error = lake.sink_of("t", odd, 1).await.unwrap_err().to_string();
-    assert!(error.contains("`delta.enableChangeDataFeed` is not supported"), "{error}");
+    assert!(error.contains("`delta.enableRowTracking` is not supported"), "{error}");
     let error = table_info(&Stores::default(), &lake.at("nothing")).await.unwrap_err().to_string();
     assert!(error.contains("is not a Delta table"), "{error}");
 }

@@ -57,6 +57,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         lanes: parallelism,
         create,
         buffer: writing.size(),
+        compact_files: usize::try_from(settings.compact_files).unwrap_or(usize::MAX),
         ..SinkOptions::default()
     };
     let clock = engine.clock();

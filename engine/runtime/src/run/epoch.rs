@@ -47,11 +47,18 @@ impl Runner {
                 self.committed.insert(sink.clone(), Some(manifest.epoch));
             }
         }
+        self.look_after();
         let clean = manifest.epoch.is_multiple_of(CLEAN_EVERY).then(|| self.checkpoints.clone());
         self.committing = Some(SpawnedTask::spawn(commit(Arc::clone(&self.job), manifest, clean)));
         self.steps_in_epoch = 0;
         self.epoch_began = self.context.clock.elapsed();
         Ok(())
+    }
+
+    /// Lets the sinks look after their tables, beside what comes next.
+    pub(super) fn look_after(&mut self) {
+        while self.tidying.try_join_next().is_some() {}
+        self.tidying.spawn(tidy(Arc::clone(&self.job)));
     }
 
     /// Waits until every sink has the last epoch.
@@ -131,6 +138,15 @@ impl Runner {
             counts: self.before + self.run,
             join: self.join,
             ended,
+        }
+    }
+}
+
+/// What is left undone is done another time.
+async fn tidy(job: Arc<Job>) {
+    for sink in [&job.sink, &job.rejects] {
+        if let Err(e) = sink.tidy().await {
+            tracing::warn!(job = job.name, table = sink.location(), "small files were not put together: {e}");
         }
     }
 }

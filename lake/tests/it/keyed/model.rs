@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestRunner};
 use watershed_core::clock::SystemClock;
 use watershed_core::sink::{Committed, Sink};
 use watershed_lake::changes::{Since, changes};
-use watershed_lake::upkeep::{CompactOptions, Compacted, compact as compact_table};
+use watershed_lake::upkeep::{CompactOptions, Compacted, RowOrder, compact as compact_table};
 use watershed_lake::{DeltaSink, KeySpec, Merge, WriteMode};
 
 use super::*;
@@ -156,7 +156,7 @@ async fn run(case: &Case) {
             }
             // What a compaction of another's drops is what deletions were remembered by.
             Between::Compaction if case.key.sequence_by.is_none() && number % 2 == 0 => compact(&lake).await,
-            Between::Compaction => drop(tidy(&lake).await),
+            Between::Compaction => drop(tidy(&lake, order(number)).await),
         }
         epoch += 1;
         let done = writer.commit(&identity(epoch, last), &prepared, &BTreeMap::new()).await.unwrap();
@@ -225,9 +225,15 @@ async fn replayed(lake: &Lake, key: &KeySpec) -> Vec<(i64, i64, i64, i64)> {
     rows
 }
 
+/// One of the orders in which rows can be put, or none.
+fn order(number: usize) -> Option<RowOrder> {
+    let columns = vec!["n".to_string(), "ts".to_string()];
+    [None, Some(RowOrder::Sorted(columns.clone())), Some(RowOrder::ZOrder(columns))][number % 3].clone()
+}
+
 /// Our own compaction, which rewrites whatever has a marked row.
-async fn tidy(lake: &Lake) -> Compacted {
-    let options = CompactOptions { dead_rows: 0.0001, ..CompactOptions::default() };
+async fn tidy(lake: &Lake, order: Option<RowOrder>) -> Compacted {
+    let options = CompactOptions { dead_rows: 0.0001, order, ..CompactOptions::default() };
     let clock = SystemClock::default();
     compact_table(&lake.stores, &lake.at("t"), options, &clock).await.unwrap()
 }
@@ -361,9 +367,10 @@ async fn many_writers_at_once_lose_nothing() {
     // Beside them, somebody who keeps the table in shape.
     let upkeep = lake.clone();
     let mut carried_on = tokio::spawn(async move {
-        let mut done = 0;
+        let (mut done, mut turn) = (0, 0);
         loop {
-            if tidy(&upkeep).await.version.is_some() {
+            turn += 1;
+            if tidy(&upkeep, order(turn)).await.version.is_some() {
                 done += 1;
             }
             if done == 6 {
