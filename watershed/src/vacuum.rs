@@ -35,7 +35,7 @@ pub(crate) async fn vacuum(engine: &Engine, name: &str, options: VacuumOptions) 
 async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime) -> Result<Pins> {
     let place = shown(&engine.stores().open(location)?);
     let (store, home) = engine.home();
-    let (mut versions, mut prepared, mut since) = (BTreeSet::new(), vec![], now);
+    let (mut versions, mut pending, mut prepared, mut since) = (BTreeSet::new(), vec![], vec![], now);
     for job in entries.iter().filter(|entry| entry.kind.is_job()) {
         let is_about_it = locations(engine, entries, job)?.contains(&place);
         for manifest in kept(engine, job, is_about_it).await? {
@@ -43,6 +43,7 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
                 if let Some(Version::Delta { version, table_id }) = position.version {
                     versions.insert(Pin { job: job.name.clone(), table_id, version });
                 }
+                pending.extend(position.pending);
             }
             prepared.extend(manifest.sinks.into_values().map(|sink| sink.prepared));
         }
@@ -51,7 +52,7 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
             since = since.min(run.began.minus(SLACK));
         }
     }
-    Ok(Pins { versions: versions.into_iter().collect(), prepared, since })
+    Ok(Pins { versions: versions.into_iter().collect(), pending, prepared, since })
 }
 
 /// The checkpoints of a job that are kept and can be read. The newest must be, where the job has to do with the table.

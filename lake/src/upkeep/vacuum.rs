@@ -9,12 +9,12 @@
 //! and not committed yet is known by its youth alone, which every writer of Delta tables relies on. So a retention that is
 //! shorter than the table's must be asked for.
 //!
-//! Jobs are heeded besides: what a version names at which one stands, what one has prepared, and what was written or removed
+//! Jobs are heeded besides: what a version names at which one stands, what one has still to read or has prepared, and what was written or removed
 //! since a live run began ([`Pins`]).
 //!
 //! **Why the order is right.** Pins are gathered first, and the cut-off is not later than that. Then the folder is listed, and only
 //! then the newest version read: a file of the listing that it does not name was removed before, or waits to be committed. In the
-//! first case it is named again only by a RESTORE; in the second it is young. A job that pins a version after the pins were
+//! first case the log, which is listed last, says when, and it is named again only by a RESTORE; in the second it is young. A job that pins a version after the pins were
 //! gathered stands at files that were all there then, so their removals are later than the cut-off, and they stay.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use watershed_core::clock::Clock;
-use watershed_core::history::DeletionVector;
+use watershed_core::history::{DataFile, DeletionVector};
 use watershed_core::settings::parse_span;
 use watershed_core::sink::PreparedCommit;
 use watershed_core::time::Span;
@@ -54,6 +54,8 @@ pub struct VacuumOptions {
 #[derive(Clone, Debug)]
 pub struct Pins {
     pub versions: Vec<Pin>,
+    /// Files that jobs have still to read, though the versions at which they stand may not have them any more.
+    pub pending: Vec<DataFile>,
     /// What waits to be committed, to whichever table.
     pub prepared: Vec<PreparedCommit>,
     /// When they were gathered, or before, when the first of the live runs began that read or write the table. A run may stand at
@@ -113,13 +115,12 @@ pub async fn vacuum(
     {
         return Err(Error::stopped(format!("table {location} was made anew while it was vacuumed; vacuum it again")));
     }
-    let log_files = log::list_log(&place, None).await?;
     let mut known = Known { needed: names(&place, None).await?, ..Known::default() };
+    // Not before: what a version removed that came in between would be neither there nor spoken of.
+    let log_files = log::list_log(&place, None).await?;
     for file in pins.prepared.iter().flat_map(|prepared| &prepared.files) {
         known.needed.extend(names_of(&file.path, place.path.as_ref()));
-        if let Some(DeletionVector { storage, path_or_inline, .. }) = &file.marks {
-            known.needed.extend(of_vector(&place, &file.path, &(storage.clone(), path_or_inline.clone()))?);
-        }
+        known.needed.extend(of_marks(&place, &file.path, file.marks.as_ref())?);
     }
     let (mut standing, mut lost) = (vec![], vec![]);
     for pin in pins.versions.iter().filter(|pin| pin.table_id == table.metadata.id) {
@@ -131,6 +132,10 @@ pub async fn vacuum(
     }
     for version in standing.iter().map(|pin| pin.version).collect::<BTreeSet<u64>>() {
         known.pinned.extend(names(&place, Some(version)).await?);
+    }
+    for file in &pins.pending {
+        known.pinned.extend(names_of(&format!("/{}", file.path), place.path.as_ref()));
+        known.pinned.extend(of_marks(&place, &file.path, file.deletion_vector.as_ref())?);
     }
     known.mentioned = mentioned(&place, &log_files, cutoff).await?;
     let mut done = Vacuumed { pins: standing, lost, ..Vacuumed::default() };
@@ -249,6 +254,11 @@ async fn names(place: &Place, version: Option<u64>) -> Result<HashSet<String>> {
         }
     }
     Ok(names)
+}
+
+fn of_marks(place: &Place, file: &str, marks: Option<&DeletionVector>) -> Result<Vec<String>> {
+    let place_of = |marks: &DeletionVector| (marks.storage.clone(), marks.path_or_inline.clone());
+    marks.map_or(Ok(vec![]), |marks| of_vector(place, file, &place_of(marks)))
 }
 
 fn of_vector(place: &Place, file: &str, (storage, text): &(String, String)) -> Result<Vec<String>> {

@@ -64,11 +64,11 @@ fn said(done: &Vacuumed, dry_run: bool) -> Vec<String> {
         files => format!("{removed} {} files ({})", count(files), bytes(done.bytes)),
     });
     if done.held > 0 {
+        let by = if done.pins.is_empty() { String::new() } else { format!(": {}", standing(&done.pins)) };
         lines.push(format!(
-            "{} files ({}) stay for jobs that may go back to them: {}",
+            "{} files ({}) stay for jobs that may still read them{by}",
             count(done.held),
-            bytes(done.held_bytes),
-            standing(&done.pins)
+            bytes(done.held_bytes)
         ));
     }
     if !done.lost.is_empty() {

@@ -2,7 +2,7 @@
 //! package and Spark, holds what `watershed query` says, on disk and in a bucket.
 //!
 //! Tables are made once a place: windowed and partitioned by day, stateless and partitioned by hour and a key with NULLs, one of every
-//! type that a table has, the late rows of the first, and a keyed one whose rows were replaced, moved and deleted. Spark reads them where it also writes some, in `spark`.
+//! type that a table has, the late rows of the first, and a keyed one whose rows were replaced, moved and deleted, and which was vacuumed. Spark reads them where it also writes some, in `spark`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +15,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::prelude::SessionContext;
 use serde_json::{Value, json};
+use watershed::upkeep::VacuumOptions;
 use watershed::{Engine, LoadRequest};
+use watershed_core::time::Span;
 use watershed_lake::Stores;
 
 use crate::minio::server::{Bucket, shared};
@@ -88,6 +90,10 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
         };
         engine.load(&request).await.unwrap();
     }
+    // Vectors that later ones replaced go, and nothing that anybody reads.
+    let options = VacuumOptions { retention: Some(Span(0)), allow_shorter: true, ..VacuumOptions::default() };
+    let vacuumed = engine.vacuum("keyed", options).await.unwrap();
+    assert!(!vacuumed.files.is_empty(), "{vacuumed:?}");
     let newest = "SELECT count(*) AS c, sum(n) AS n, count(DISTINCT id) AS ids FROM keyed";
     let found = engine.query(newest).await.unwrap();
     let cell = |i: usize| found[0].column(i).as_primitive::<Int64Type>().value(0);
