@@ -172,7 +172,7 @@ async fn while_vacuumed(n: i64) -> bool {
     age(&lake, START);
     let mut added = third.clone();
     added["path"] = json!(copy);
-    let actions = vec![remove(&third, days(50)), json!({ "add": added })];
+    let actions = [remove(&third, days(50)), json!({ "add": added })];
     let (left, table) = (Arc::new(AtomicI64::new(n)), root(&lake));
     let happens: Arc<dyn Fn() + Send + Sync> = {
         Arc::new(move || {
