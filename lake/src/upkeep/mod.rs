@@ -8,7 +8,6 @@
 //! * `choose`: which files are worth rewriting together. Pure.
 //! * `rewrite`: the unmarked rows of some files into new ones, in order.
 //! * `compact`: the two, and the commit that puts the new files in the old ones' place.
-//!
 //! * `unneeded`: which files of a table's folder nobody needs. Pure.
 //! * `vacuum`: those files removed, but for what jobs need.
 //! * `entries`: the log cleaned up.
