@@ -16,7 +16,7 @@ use object_store::path::Path;
 use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
-use watershed_lake::upkeep::{CompactOptions, Compacted};
+use watershed_lake::upkeep::{CompactOptions, Compacted, VacuumOptions, Vacuumed};
 use watershed_lake::{Place, RequestCounts, Stores};
 use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 
@@ -31,6 +31,7 @@ use crate::listing::{self, ColumnInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
 use crate::memory::{self, Limits};
 use crate::standing::{self, JobInfo};
+use crate::vacuum;
 use crate::verify::{self, Verification, VerifyOptions};
 
 /// Watershed over one home.
@@ -149,6 +150,12 @@ impl Engine {
     /// Puts the small files of a table together and is rid of its marked rows; by name, or by location.
     pub async fn compact(&self, table: &str, options: CompactOptions) -> Result<Compacted> {
         compact::compact(self, table, options).await
+    }
+
+    /// Removes files that neither a table nor a job of this home needs any more, and cleans up the table's log; by name, or by
+    /// location.
+    pub async fn vacuum(&self, table: &str, options: VacuumOptions) -> Result<Vacuumed> {
+        vacuum::vacuum(self, table, options).await
     }
 
     /// Holds a materialized view against the batch answer over the facts that it was made from.

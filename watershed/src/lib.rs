@@ -58,6 +58,7 @@
 //! * `jobs`, `bindings`: from a statement to a running job.
 //! * `storable`: rejected rows in columns that a table can have.
 //! * `tables`: tables made, replaced and dropped.
+//! * `compact`, `vacuum`: tables brought back into shape, and what jobs need of them.
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
 //! * [`control`]: jobs told from outside what to do.
@@ -100,6 +101,8 @@ mod tables;
 
 mod compact;
 
+mod vacuum;
+
 mod changes;
 
 pub mod load;
@@ -137,7 +140,9 @@ pub use watershed_lake::{Merge, RequestCounts, Stores, WriteMode};
 
 /// How tables are brought back into shape.
 pub mod upkeep {
-    pub use watershed_lake::upkeep::{CompactOptions, Compacted};
+    pub use watershed_lake::upkeep::{
+        CleanedLog, CompactOptions, Compacted, Pin, RowOrder, UnneededFile, VacuumOptions, Vacuumed,
+    };
 }
 
 /// What a run is told and tells.

@@ -21,7 +21,7 @@ use watershed_runtime::checkpoint::{Checkpoints, Newest};
 
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::canonical;
-use crate::engine::{Engine, shown};
+use crate::engine::{Engine, relation, shown};
 use crate::layers::{Layers, Scope, With};
 use crate::relations::statement_of;
 
@@ -149,6 +149,18 @@ pub(crate) async fn info(engine: &Engine, location: &str) -> Result<Option<Table
         Ok(info) => Ok(Some(info)),
         Err(Error::Input(_)) => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+/// Where the table lies that is named, or at a location; `what` is to be done with it.
+pub(crate) fn own_table(engine: &Engine, entries: &[Entry], name: &str, what: &str) -> Result<String> {
+    match relation(entries, name) {
+        Some(entry) if entry.kind.has_table() => Ok(engine.location(entry)),
+        Some(entry) => Err(Error::input(format!(
+            "{name} is {}, and has no table of its own to {what}; give a table, a materialized view or a location",
+            entry.kind.one()
+        ))),
+        None => Ok(name.to_string()),
     }
 }
 

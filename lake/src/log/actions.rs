@@ -19,8 +19,17 @@ pub(crate) struct LogCommit {
     /// Files of the change data feed.
     pub(crate) changes: Vec<AddCDCFile>,
     pub(crate) transactions: Vec<Transaction>,
+    /// Of a V2 checkpoint: the files that hold its adds and removes.
+    pub(crate) sidecars: Vec<Sidecar>,
     pub(crate) metadata: Option<LogMetadata>,
     pub(crate) protocol: Option<LogProtocol>,
+}
+
+/// The `sidecar` action.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(crate) struct Sidecar {
+    /// The file's name in `_sidecars`.
+    pub(crate) path: String,
 }
 
 /// The `metaData` action.
@@ -78,6 +87,7 @@ impl LogCommit {
                     "add" => commit.adds.push(serde_json::from_value(body)?),
                     "cdc" => commit.changes.push(serde_json::from_value(body)?),
                     "remove" => commit.removes.push(serde_json::from_value(body)?),
+                    "sidecar" => commit.sidecars.push(serde_json::from_value(body)?),
                     "txn" => commit.transactions.push(serde_json::from_value(body)?),
                     "metaData" => commit.metadata = Some(serde_json::from_value(body)?),
                     "protocol" => commit.protocol = Some(serde_json::from_value(body)?),

@@ -41,6 +41,10 @@ const APPENDABLE: &[&str] = &[
     "vacuumProtocolCheck",
 ];
 
+/// Writer features that leave it to the log which files a table needs, and to time when one goes.
+const VACUUMABLE: &[&str] =
+    &["columnMapping", "domainMetadata", "inCommitTimestamp", "rowTracking", "typeWidening", "typeWidening-preview"];
+
 /// Errors unless every feature that a reader must know is known.
 pub(crate) fn check_readable(table: &str, protocol: &LogProtocol) -> Result<()> {
     let refuse = |feature: &str| {
@@ -90,6 +94,26 @@ pub(crate) fn check_appendable(table: &str, protocol: &LogProtocol, metadata: &L
         )));
     }
     Ok(())
+}
+
+/// Errors unless what the table needs can be told from its log as it is read here. What a reader must know counts as well: a
+/// feature may name files in a way of its own, which is why the feature `vacuumProtocolCheck` was made.
+pub(crate) fn check_vacuumable(table: &str, protocol: &LogProtocol) -> Result<()> {
+    check_readable(table, protocol)?;
+    let refuse = |what: String| {
+        Err(Error::input(format!(
+            "table {table} {what}, which Watershed does not know: files that it needs could be taken for garbage, so nothing is \
+             removed; vacuum it with what wrote it"
+        )))
+    };
+    if protocol.min_writer_version > 7 {
+        return refuse(format!("asks for writer version {}", protocol.min_writer_version));
+    }
+    let mut features = protocol.writer_features.iter().flatten().map(String::as_str);
+    match features.find(|f| !APPENDABLE.contains(f) && !VACUUMABLE.contains(f)) {
+        Some(feature) => refuse(format!("uses the writer feature '{feature}'")),
+        None => Ok(()),
+    }
 }
 
 /// Errors unless rows may be replaced.
@@ -198,6 +222,22 @@ mod tests {
         let newer = LogProtocol { min_reader_version: 4, ..Default::default() };
         let error = check_readable("t", &newer).unwrap_err().to_string();
         assert!(error.contains("'reader version 4'"), "{error}");
+    }
+
+    #[test]
+    fn refuses_to_vacuum_what_is_not_known() {
+        check_vacuumable("t", &LogProtocol { min_reader_version: 1, min_writer_version: 2, ..Default::default() })
+            .unwrap();
+        check_vacuumable("t", &protocol(READABLE, &["appendOnly", "columnMapping", "vacuumProtocolCheck"])).unwrap();
+        let newer = LogProtocol { min_reader_version: 1, min_writer_version: 8, ..Default::default() };
+        for (protocol, words) in [
+            (protocol(&["catalogManaged"], &[]), "reader feature 'catalogManaged'"),
+            (protocol(&[], &["icebergCompatV2"]), "writer feature 'icebergCompatV2'"),
+            (newer, "writer version 8"),
+        ] {
+            let error = check_vacuumable("t", &protocol).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

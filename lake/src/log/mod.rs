@@ -14,9 +14,15 @@ pub(crate) mod features;
 
 pub(crate) mod state;
 
+mod checkpoints;
+
 mod transactions;
 
+mod mentions;
+
 pub(crate) use actions::{LogCommit, LogMetadata, LogProtocol};
+pub(crate) use checkpoints::newest_checkpoint;
+pub(crate) use mentions::{mentions, place_of};
 pub(crate) use state::{Refreshed, TableState};
 pub(crate) use transactions::transactions;
 
@@ -33,7 +39,7 @@ use watershed_core::{Error, Result};
 
 use crate::stores::Place;
 
-const LOG: &str = "_delta_log";
+pub(crate) const LOG: &str = "_delta_log";
 
 /// delta-rs's view of the table's log, over our store.
 pub(crate) fn log_store(place: &Place) -> LogStoreRef {

@@ -25,7 +25,7 @@ use watershed_core::epoch::CommitDecision;
 use watershed_core::sink::{Committed, PreparedCommit, WrittenFile};
 use watershed_core::{Error, Result};
 
-use crate::log::{self, LogCommit, Refreshed, TableState, commit_path};
+use crate::log::{self, LogCommit, LogMetadata, Refreshed, TableState, commit_path};
 use crate::stores::Place;
 
 /// Named in every commit.
@@ -306,29 +306,39 @@ fn ours<'a>(commit: &'a LogCommit, key: &str) -> Option<&'a Value> {
 
 /// Writes a log checkpoint now and then, so that readers need not replay everything. The commit stands without it.
 async fn checkpoint(place: &Place, state: &TableState, version: u64) {
-    let interval = state.metadata.configuration.get("delta.checkpointInterval").and_then(|text| text.parse().ok());
-    let interval = interval.filter(|n| *n > 0).unwrap_or(CHECKPOINT_INTERVAL);
-    if !version.is_multiple_of(interval) {
+    if !version.is_multiple_of(interval(&state.metadata)) {
         return;
     }
+    if let Err(failure) = write_checkpoint(place, version).await {
+        tracing::warn!(table = %place.url, version, "no log checkpoint was written, it is tried again later: {failure}");
+    }
+}
+
+/// Commits from one log checkpoint to the next.
+pub(crate) fn interval(metadata: &LogMetadata) -> u64 {
+    let interval = metadata.configuration.get("delta.checkpointInterval").and_then(|text| text.parse().ok());
+    interval.filter(|n| *n > 0).unwrap_or(CHECKPOINT_INTERVAL)
+}
+
+/// Writes the log checkpoint of a version; `Err` says why it was not.
+pub(crate) async fn write_checkpoint(place: &Place, version: u64) -> Result<(), String> {
     let mut table = DeltaTable::new(log::log_store(place));
-    // In a task of its own, so that not even a panic there reaches the commit.
+    // In a task of its own, so that not even a panic there reaches the caller.
     let written = tokio::spawn(async move {
         table.load_version(version).await?;
         deltalake::checkpoints::create_checkpoint(&table, None).await
     });
-    let failure = match written.await {
-        Ok(Ok(())) => return,
-        Ok(Err(e)) => e.to_string(),
-        Err(e) => e.to_string(),
-    };
-    tracing::warn!(table = %place.url, version, "no log checkpoint was written, it is tried again later: {failure}");
+    match written.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogMetadata, LogProtocol};
+    use crate::log::LogProtocol;
 
     #[test]
     fn an_append_conflicts_with_little() {

@@ -21,4 +21,6 @@ mod marks;
 
 mod racing;
 
+mod vacuum;
+
 mod writing;

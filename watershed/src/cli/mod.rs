@@ -24,6 +24,8 @@ mod load;
 
 mod compact;
 
+mod vacuum;
+
 mod control;
 
 mod signals;
@@ -148,6 +150,8 @@ enum Command {
     Load(load::Load),
     /// Put a table's small files together, and be rid of its marked rows
     Compact(compact::Compact),
+    /// Remove files that neither a table nor a job needs any more, and clean up the table's log
+    Vacuum(vacuum::Vacuum),
     /// List the jobs and where they stand
     Jobs(show::Jobs),
     /// Alter a job's limits, also while it runs
@@ -198,6 +202,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
             Command::Query(command) => command.run(&cli.global).await,
             Command::Load(command) => command.run(&cli.global).await,
             Command::Compact(command) => command.run(&cli.global).await,
+            Command::Vacuum(command) => command.run(&cli.global).await,
             Command::Alter(command) => command.run(&cli.global).await,
             Command::Pause(command) => command.pause(&cli.global).await,
             Command::Resume(command) => command.resume(&cli.global).await,

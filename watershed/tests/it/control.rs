@@ -16,16 +16,16 @@ CREATE MATERIALIZED VIEW v AS SELECT window_start, window_end, k, count(*) AS n,
 FROM TUMBLE(facts, at, INTERVAL '1 hour') GROUP BY window_start, window_end, k;
 ";
 
-const BATCH: &str = "SELECT window_start, k, count(*) AS n, sum(x) AS x FROM TUMBLE(facts, at, INTERVAL '1 hour') \
+pub(crate) const BATCH: &str = "SELECT window_start, k, count(*) AS n, sum(x) AS x FROM TUMBLE(facts, at, INTERVAL '1 hour') \
                      GROUP BY window_start, k ORDER BY window_start, k";
 
 /// A folder with a lake of days of so many rows each, and the binary to work on it.
-struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
 }
 
 impl World {
-    fn of_days(rows: &[u32]) -> Self {
+    pub(crate) fn of_days(rows: &[u32]) -> Self {
         let world = World { dir: tempfile::tempdir().unwrap() };
         let mut csv = "at,k,x\n".to_string();
         for (day, rows) in rows.iter().enumerate() {
@@ -41,11 +41,11 @@ impl World {
         world
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
             command.env_remove(name);
@@ -54,7 +54,7 @@ impl World {
         command
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let out = self.command(arguments).output().unwrap();
         let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "{arguments:?}\n{said}\n{complained}");
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// Starts a run, partition by partition and an epoch each.
-    fn start(&self, more: &[&str]) -> Run {
+    pub(crate) fn start(&self, more: &[&str]) -> Run {
         let run = ["run", "job.sql", "--json", "--slice", "0 s", "--commit-interval", "0 s", "--parallelism", "2"];
         let mut child = self.command(&run).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// A run to the end gives what the batch query does.
-    fn ends_right(&self) {
+    pub(crate) fn ends_right(&self) {
         self.ok(&["run", "job.sql", "--final"]);
         let expected = self.ok(&["query", BATCH, "--format", "csv"]);
         assert!(expected.lines().count() > 20);
@@ -88,7 +88,7 @@ impl World {
 }
 
 /// A run that is live.
-struct Run {
+pub(crate) struct Run {
     child: Child,
     said: Lines<BufReader<ChildStdout>>,
     complained: Lines<BufReader<ChildStderr>>,
@@ -109,7 +109,7 @@ impl Run {
         panic!("it ended without saying so\n{before:#?}\n{complained:#?}");
     }
 
-    fn until_slices(&mut self, slices: u64) {
+    pub(crate) fn until_slices(&mut self, slices: u64) {
         self.until(|line| line["event"] == "progress" && line["slices"].as_u64() >= Some(slices));
     }
 
@@ -123,7 +123,7 @@ impl Run {
     }
 
     /// The summary of its job, and its exit code.
-    fn end(mut self) -> (Value, i32) {
+    pub(crate) fn end(mut self) -> (Value, i32) {
         let summary = self.until(|line| line["event"] == "summary");
         (summary, self.child.wait().unwrap().code().unwrap())
     }

@@ -34,4 +34,6 @@ mod spark;
 
 mod trust;
 
+mod vacuum;
+
 mod workspace;

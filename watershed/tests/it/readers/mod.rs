@@ -2,7 +2,7 @@
 //! package and Spark, holds what `watershed query` says, on disk and in a bucket.
 //!
 //! Tables are made once a place: windowed and partitioned by day, stateless and partitioned by hour and a key with NULLs, one of every
-//! type that a table has, the late rows of the first, and a keyed one whose rows were replaced, moved and deleted. Spark reads them where it also writes some, in `spark`.
+//! type that a table has, the late rows of the first, and a keyed one whose rows were replaced, moved and deleted, and which was vacuumed. Spark reads them where it also writes some, in `spark`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +15,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::prelude::SessionContext;
 use serde_json::{Value, json};
+use watershed::upkeep::VacuumOptions;
 use watershed::{Engine, LoadRequest};
+use watershed_core::time::Span;
 use watershed_lake::Stores;
 
 use crate::minio::server::{Bucket, shared};
@@ -66,7 +68,8 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
     made
 }
 
-/// Loads a keyed table in three turns: new rows, newer ones in other partitions with deletions, and some that are too old.
+/// Loads a keyed table in turns: new rows, newer ones in other partitions with deletions, some that are too old, and twice the
+/// same, so that files go.
 async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     let table = format!(
         "CREATE TABLE keyed (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
@@ -75,9 +78,9 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     engine.execute(&table).await.unwrap();
     let row = |id: u64, turn: u64| {
         let op = if turn == 1 && id.is_multiple_of(5) { "delete" } else { "upsert" };
-        format!("{id},r{},{}.5,{},{op}\n", (id + turn) % 3, id * 10 + turn, [10, 20, 15][turn as usize])
+        format!("{id},r{},{}.5,{},{op}\n", (id + turn) % 3, id * 10 + turn, [10, 20, 15, 30, 40][turn as usize])
     };
-    for (turn, ids) in [0..500u64, 100..300, 200..400].into_iter().enumerate() {
+    for (turn, ids) in [0..500u64, 100..300, 200..400, 0..50, 0..50].into_iter().enumerate() {
         let rows: String = ids.map(|id| row(id, turn as u64)).collect();
         let file = facts.join(format!("changes-{turn}.csv"));
         std::fs::write(&file, format!("id,region,v,n,op\n{rows}")).unwrap();
@@ -89,11 +92,16 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
         };
         engine.load(&request).await.unwrap();
     }
+    // The files of the fourth turn have no rows any more.
+    let options = VacuumOptions { retention: Some(Span(0)), allow_shorter: true, ..VacuumOptions::default() };
+    let vacuumed = engine.vacuum("keyed", options).await.unwrap();
+    assert!(!vacuumed.files.is_empty(), "{vacuumed:?}");
     let newest = "SELECT count(*) AS c, sum(n) AS n, count(DISTINCT id) AS ids FROM keyed";
     let found = engine.query(newest).await.unwrap();
     let cell = |i: usize| found[0].column(i).as_primitive::<Int64Type>().value(0);
-    // 40 of the 200 that came again were deleted and stay so; 160 are at 20, 100 of the last turn at 15, and 200 at 10.
-    assert_eq!([cell(0), cell(1), cell(2)], [460, 160 * 20 + 100 * 15 + 200 * 10, 460]);
+    // 40 of the 200 that came again were deleted and stay so; 160 are at 20, 100 of the third turn at 15, 50 of the last at 40,
+    // and 150 at 10.
+    assert_eq!([cell(0), cell(1), cell(2)], [460, 160 * 20 + 100 * 15 + 50 * 40 + 150 * 10, 460]);
 }
 
 /// A keyed table for readers without deletion vectors: files are written anew, and NULL keeps what was.
