@@ -8,6 +8,8 @@ mod memory;
 
 mod faults;
 
+mod beside;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
