@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use watershed_core::Error;
 use watershed_core::clock::{SystemClock, mix};
 use watershed_core::sink::{CommitIdentity, Committed, Sink};
@@ -62,6 +62,40 @@ impl World {
         let mut model = self.model.clone();
         each.iter().flat_map(|ops| ops.iter()).for_each(|op| model.take(&self.key, op));
         model.rows()
+    }
+
+    /// As RESTORE does.
+    async fn restore(&self, version: u64) {
+        let newest = self.memory.newest().await.unwrap();
+        let (now, then) = (self.live(newest).await, self.live(version).await);
+        let other = |of: &BTreeMap<String, Value>, path: &str, add: &Value| {
+            of.get(path).is_none_or(|of| of["deletionVector"] != add["deletionVector"])
+        };
+        let mut actions = vec![];
+        for (path, add) in now.iter().filter(|(path, add)| other(&then, path, add)) {
+            let mut remove = json!({"path": path, "dataChange": true, "deletionTimestamp": 1});
+            if !add["deletionVector"].is_null() {
+                remove["deletionVector"] = add["deletionVector"].clone();
+            }
+            actions.push(json!({ "remove": remove }));
+        }
+        let back = then.iter().filter(|(path, add)| other(&now, path, add));
+        actions.extend(back.map(|(_, add)| json!({ "add": add })));
+        self.memory.put_entry(newest + 1, &actions).await;
+    }
+
+    /// The files of a version, replayed by hand.
+    async fn live(&self, version: u64) -> BTreeMap<String, Value> {
+        let mut live = BTreeMap::new();
+        for version in 0..=version {
+            for remove in self.actions(version, "remove").await {
+                live.remove(remove["path"].as_str().unwrap());
+            }
+            for add in self.actions(version, "add").await {
+                live.insert(add["path"].as_str().unwrap().to_string(), add);
+            }
+        }
+        live
     }
 
     async fn actions(&self, version: u64, name: &str) -> Vec<Value> {
@@ -304,5 +338,26 @@ async fn commits_hold_whatever_comes_between_their_steps() {
         beside_commit(name, &base, &mine, &[], compacting()).await;
         beside_commit(name, &base, &mine, &theirs, writing(&theirs)).await;
         beside_commit(name, &base, &mine, &theirs, one_after_the_other(writing(&theirs), compacting())).await;
+    }
+}
+
+/// Another brings an earlier version back: what the compaction dropped as marked is not marked any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_brought_back_meanwhile_are_not_lost() {
+    let epochs = epochs();
+    let gone = [down(2, 0, 21), down(7, 1, 22)];
+    let base = World::new("", key(), &[epochs[0].clone(), epochs[1].clone(), gone.to_vec()]).await;
+    let restoring: Meanwhile = Arc::new(|world| async move { world.restore(2).await }.boxed());
+    let expected = base.memory.rows(Some(2)).await;
+    for at in 0.. {
+        let world = base.copied();
+        let (with, meanwhile) = (restoring.clone(), world.clone());
+        let stores = world.memory.interrupted(at, move || with(meanwhile.clone()));
+        let report = world.compact(&stores, ALL).await.unwrap();
+        if report.version == Some(4) {
+            assert!(at > 10);
+            break;
+        }
+        assert_eq!(world.memory.rows(None).await, expected, "before operation {at}: {report:?}");
     }
 }
