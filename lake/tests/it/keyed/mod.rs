@@ -10,6 +10,10 @@ mod faults;
 
 mod beside;
 
+mod interleaved;
+
+mod damaged;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
