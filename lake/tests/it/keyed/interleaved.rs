@@ -123,7 +123,7 @@ impl World {
             }
             None => {
                 let ops = &self.epochs[&(identity.application.clone(), identity.epoch)];
-                doubt.insert(prepare(sink, &[ops.clone()]).await?)
+                doubt.insert(prepare(sink, std::slice::from_ref(ops)).await?)
             }
         };
         sink.commit(&identity, prepared, &BTreeMap::new()).await?;
