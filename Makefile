@@ -5,15 +5,16 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/watershed/target
 export WATERSHED ?= $(CARGO_TARGET_DIR)/release/watershed
 
-# How often `make chaos` kills a job or its store.
+# How often `make chaos` kills a job or its store, and how many keyed tables `make keyed` holds against a map.
 CHAOS ?= 2000
+KEYED ?= 3000
 
 # How many queries `make random` draws, and from which seed on.
 QUERIES ?= 2000
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo clean-demo test test-s3 fmt lint features bench chaos random
+.PHONY: help build demo clean-demo test test-s3 fmt lint features bench chaos keyed random
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ features: ## Lint the library with each object store alone, and with none
 
 chaos: ## Kill jobs and fail stores CHAOS times (2000), and look for anything lost or done twice
 	WATERSHED_CHAOS=$(CHAOS) cargo test --release --package watershed chaos -- --nocapture
+
+keyed: ## Hold KEYED keyed tables (3000) against a map, with writers, upkeep and readers interleaved at random
+	WATERSHED_KEYED=$(KEYED) cargo test --release --package watershed-lake --test it keyed:: -- --nocapture
 
 random: ## Draw QUERIES queries (2000) from SEED on, and hold each against DataFusion's batch answer
 	WATERSHED_QUERIES=$(QUERIES) WATERSHED_SEED=$(SEED) \

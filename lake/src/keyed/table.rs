@@ -119,8 +119,8 @@ impl KeyedTable {
         }
     }
 
-    /// Takes in what came since it was last told.
-    fn follow(&mut self, came: &Refreshed) {
+    /// Takes in what came since it was last told; whoever refreshes the table's state has to tell.
+    pub(crate) fn follow(&mut self, came: &Refreshed) {
         let Refreshed::Commits(commits) = came else {
             self.live = None;
             self.index.clear();

@@ -179,6 +179,12 @@ async fn attempt(
             if matches!(came, Refreshed::Anew) || conflict == Conflict::Table {
                 (rules.judge)(state)?;
             }
+            // Our own put, whose answer was lost: without a transaction a commit is known by nothing else.
+            if let Refreshed::Commits(commits) = &came
+                && let Some(done) = commits.iter().find(|commit| is_of(commit, id))
+            {
+                return Ok(Attempt::Committed(done.version));
+            }
         }
         Err(failure @ Error::Storage { .. }) => return Ok(Attempt::Failed { put: false, failure }),
         Err(e) => return Err(e),
@@ -274,7 +280,7 @@ impl Change for Append<'_> {
 async fn whose(place: &Place, state: &TableState, identified: &Identified<'_>, id: Uuid) -> Result<Committed> {
     let Some(first) = identified.transactions.first() else { return Ok(Committed::Before) };
     let found = find(place, state, &first.app_id, first.version).await?;
-    let ours = found.filter(|commit| ours(commit, "commit").and_then(Value::as_str) == Some(&id.to_string()));
+    let ours = found.filter(|commit| is_of(commit, id));
     Ok(ours.map_or(Committed::Before, |commit| Committed::Now { version: commit.version }))
 }
 
@@ -298,6 +304,11 @@ pub(crate) async fn find(
 pub(crate) fn info(commit: &LogCommit) -> BTreeMap<String, Value> {
     let recorded = ours(commit, "info").and_then(Value::as_object);
     recorded.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Whether a commit was made by the call of this id.
+fn is_of(commit: &LogCommit, id: Uuid) -> bool {
+    ours(commit, "commit").and_then(Value::as_str) == Some(&id.to_string())
 }
 
 fn ours<'a>(commit: &'a LogCommit, key: &str) -> Option<&'a Value> {

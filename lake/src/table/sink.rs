@@ -234,7 +234,13 @@ impl DeltaSink {
     /// Brings the state up to date, also from a table that another made meanwhile.
     async fn refreshed(&self, state: &mut Option<TableState>) -> Result<()> {
         match state {
-            Some(state) => state.refresh(&self.place).await.map(|_| ()),
+            Some(state) => {
+                let came = state.refresh(&self.place).await?;
+                if let Some(keyed) = &self.keyed {
+                    keyed.table.lock().await.follow(&came);
+                }
+                Ok(())
+            }
             None => {
                 *state = TableState::load(&self.place).await?;
                 state.as_ref().map_or(Ok(()), |state| self.judge(None, state))

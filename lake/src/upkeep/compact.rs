@@ -1,7 +1,7 @@
 //! Compaction: small files, and files with many marked rows, become few without any.
 //!
 //! What another writer does meanwhile is respected: rows that it marks in a file that was rewritten are marked in the new
-//! one, found by counting; a file that it removed leaves its whole bin as it was.
+//! one, found by counting; a file that it removed, or brought rows back in, leaves its whole bin as it was.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::choose::{Candidate, Worth, choose};
 use super::order::{RowOrder, TAG};
 use super::rewrite::{Rewritten, rewrite};
 use crate::history::statistics_of;
-use crate::keyed::live::{LiveFiles, identity};
+use crate::keyed::live::{LiveFile, LiveFiles, identity};
 use crate::keyed::{KeySpec, SEQUENCE_BY, vectors};
 use crate::log::{LogCommit, Refreshed, TableState, features};
 use crate::stores::{Place, Stores};
@@ -174,6 +174,24 @@ impl Compaction<'_> {
         self.report.files == 0 && self.report.yielded > 0
     }
 
+    /// A bin's files as they are now, with their marks; `None` if one is gone, or has rows back that were marked when it was
+    /// read and are not in the new files.
+    async fn still_there(&self, bin: &Rewritten) -> Result<Option<Vec<(Arc<LiveFile>, Arc<RoaringTreemap>)>>> {
+        let mut there = Vec::with_capacity(bin.inputs.len());
+        for input in &bin.inputs {
+            let Some(file) = self.live.get(&input.file.add.path) else { return Ok(None) };
+            let marks = match identity(&file.add.deletion_vector) == identity(&input.file.add.deletion_vector) {
+                true => input.marks.clone(),
+                false => file.marks(self.place).await?,
+            };
+            if !input.marks.is_subset(&marks) {
+                return Ok(None);
+            }
+            there.push((file.clone(), marks));
+        }
+        Ok(Some(there))
+    }
+
     fn follow_commit(&mut self, commit: &LogCommit) {
         self.live.apply(commit);
         self.version = commit.version;
@@ -202,22 +220,18 @@ impl Change for Compaction<'_> {
         let (mut actions, mut marked, mut vectors_of): (Vec<(&'static str, Value)>, Vec<Add>, Vec<_>) =
             (vec![], vec![], vec![]);
         for bin in &self.rewritten {
-            let there: Vec<_> = bin.inputs.iter().map(|input| self.live.get(&input.file.add.path)).collect();
-            if there.iter().any(Option::is_none) {
+            let Some(there) = self.still_there(bin).await? else {
                 report.yielded += bin.inputs.len() as u64;
                 continue;
-            }
+            };
             let mut carried = vec![RoaringTreemap::new(); bin.outputs.len()];
-            for (i, (input, file)) in bin.inputs.iter().zip(there.into_iter().flatten()).enumerate() {
+            for (i, (input, (file, marks))) in bin.inputs.iter().zip(there).enumerate() {
                 actions.push(("remove", body(&file.remove_action(now, false))?));
                 report.files += 1;
                 report.bytes += u64::try_from(file.add.size).unwrap_or_default();
                 report.marked += input.marks.len();
-                if identity(&file.add.deletion_vector) != identity(&input.file.add.deletion_vector) {
-                    let marks = file.marks(self.place).await?;
-                    for (all, more) in carried.iter_mut().zip(bin.carried(i, &marks)) {
-                        *all |= more;
-                    }
+                for (all, more) in carried.iter_mut().zip(bin.carried(i, &marks)) {
+                    *all |= more;
                 }
             }
             for (output, rows) in bin.outputs.iter().zip(carried) {

@@ -32,6 +32,24 @@ run --final >>said
 "$WATERSHED" --home home query "$EXPECTED" --format csv >expected
 "#;
 
+/// An upsert into a table that has some of the keys already, with too little room and then with enough.
+const UPSERT: &str = r#"
+set -eu
+mount -t tmpfs -o size=500k tmpfs table
+load() { "$WATERSHED" load "$1" --into table/t --mode upsert --key k; }
+count() { "$WATERSHED" --home home query 'SELECT count(*), sum(x) FROM t' --format csv; }
+load some.csv
+"$WATERSHED" --home home run t.sql
+count >before
+code=0
+load facts.csv >said 2>complained || code=$?
+echo "$code" >code
+count >still
+mount -o remount,size=256m table
+load facts.csv
+count >found
+"#;
+
 /// Rows, and groups, of a day.
 const ROWS: u64 = 8_000;
 
@@ -136,4 +154,38 @@ fn under_the_home_when_state_is_kept() {
 #[test]
 fn under_the_result_table() {
     check("table", "500k", 1, &["table/v"]);
+}
+
+#[test]
+fn under_a_keyed_table() {
+    let Some(flags) = own_mounts() else {
+        println!("skipped: a full disk wants a mount, which is not permitted here");
+        return;
+    };
+    let world = World::new();
+    fs::create_dir_all(world.path("table")).unwrap();
+    let facts = world.text("facts.csv");
+    let (mut some, mut rows, mut sum) = ("at,k,x\n".to_string(), 0, 0);
+    for (i, line) in facts.lines().skip(1).enumerate() {
+        let (key, x) = line.rsplit_once(',').unwrap();
+        (rows, sum) = (rows + 1, sum + x.parse::<u64>().unwrap());
+        if i % 1000 == 0 {
+            writeln!(some, "{key},7").unwrap();
+        }
+    }
+    fs::write(world.path("some.csv"), some).unwrap();
+    let table = format!("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{}'", world.path("table/t"));
+    fs::write(world.path("t.sql"), table).unwrap();
+    let mut command = world.clean("unshare");
+    command.args(flags).args(["bash", "-c", UPSERT]).env("WATERSHED", env!("CARGO_BIN_EXE_watershed"));
+    let out = command.output().unwrap();
+    let complained = world.text("complained");
+    assert!(out.status.success(), "{}\n{complained}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(world.text("code").trim(), "3", "{complained}");
+    for words in ["No space left on device", "the disk is full: make room and run again", "table/t"] {
+        assert!(complained.contains(words), "`{words}` is not said: {complained}");
+    }
+    assert_eq!(world.text("before").lines().nth(1), Some("80,560"));
+    assert_eq!(world.text("still"), world.text("before"), "nothing half done");
+    assert_eq!(world.text("found").lines().nth(1), Some(format!("{rows},{sum}").as_str()));
 }

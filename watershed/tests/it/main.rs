@@ -24,6 +24,8 @@ mod minio;
 
 mod keyed;
 
+mod keyed_kill;
+
 mod memory;
 
 mod oracle;

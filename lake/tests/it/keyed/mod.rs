@@ -1,8 +1,18 @@
-//! Keyed tables against a map in memory, and what they refuse.
+//! Keyed tables against a map in memory, over stores that fail, beside others, and what they refuse.
 
 mod model;
 
 mod refused;
+
+mod memory;
+
+mod faults;
+
+mod beside;
+
+mod interleaved;
+
+mod damaged;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -97,13 +97,13 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// The map, which knows what was deleted when.
-#[derive(Default)]
-struct Model {
+#[derive(Clone, Default)]
+pub(super) struct Model {
     rows: BTreeMap<Vec<i64>, (Option<Op>, i64)>,
 }
 
 impl Model {
-    fn take(&mut self, key: &KeySpec, op: &Op) {
+    pub(super) fn take(&mut self, key: &KeySpec, op: &Op) {
         let of = if key.columns.len() == 2 { vec![op.key, op.ts] } else { vec![op.key] };
         if key.sequence_by.is_some() && self.rows.get(&of).is_some_and(|(_, known)| *known > op.sequence) {
             return;
@@ -115,7 +115,7 @@ impl Model {
         self.rows.insert(of, ((!op.delete).then_some(op), op.sequence));
     }
 
-    fn rows(&self) -> Vec<(i64, i64, i64, i64)> {
+    pub(super) fn rows(&self) -> Vec<(i64, i64, i64, i64)> {
         let live = self.rows.values().filter_map(|(op, _)| *op);
         let mut rows: Vec<_> = live.map(|op| (op.key, op.ts, op.value, op.sequence)).collect();
         rows.sort_unstable();
