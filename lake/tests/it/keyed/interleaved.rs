@@ -135,7 +135,7 @@ impl World {
         let stores = self.stores(2, 0.005);
         let options = CompactOptions { dead_rows: 0.0001, ..CompactOptions::default() };
         while !self.written.load(Ordering::Relaxed) {
-            match compact(&stores, self.memory.at(), options, &SystemClock::default()).await {
+            match compact(&stores, self.memory.at(), options.clone(), &SystemClock::default()).await {
                 Ok(_) => {}
                 Err(e) => assert!(matches!(e, Error::Storage { .. }), "{e}"),
             }
