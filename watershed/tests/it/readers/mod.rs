@@ -73,7 +73,7 @@ pub(crate) async fn make(facts: &Path, root: &str, stores: Stores) -> Vec<Made> 
 async fn keyed(engine: &Engine, facts: &Path, root: &str) {
     let table = format!(
         "CREATE TABLE keyed (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
-         WITH (location = '{root}/keyed', partition_by = 'region', sequence_by = 'n', change_data_feed = true);"
+         WITH (location = '{root}/keyed', partition_by = 'region', sequence_by = 'n');"
     );
     engine.execute(&table).await.unwrap();
     let row = |id: u64, turn: u64| {
@@ -108,7 +108,8 @@ async fn keyed(engine: &Engine, facts: &Path, root: &str) {
 async fn copied(engine: &Engine, facts: &Path, root: &str) {
     let table = format!(
         "CREATE TABLE copied (id BIGINT, region VARCHAR, v DOUBLE, n BIGINT, PRIMARY KEY (id))
-         WITH (location = '{root}/copied', partition_by = 'region', merge = 'partial', write_mode = 'copy-on-write');"
+         WITH (location = '{root}/copied', partition_by = 'region', merge = 'partial', write_mode = 'copy-on-write',
+               change_data_feed = true);"
     );
     engine.execute(&table).await.unwrap();
     // All; a part of them with another `n` alone; some in another partition; and some that are deleted.
@@ -116,7 +117,7 @@ async fn copied(engine: &Engine, facts: &Path, root: &str) {
         ("id,region,v,n", 0..500, |id| format!("{id},r{},{id}.5,1", id % 3)),
         ("id,region,v,n", 100..300, |id| format!("{id},,,2")),
         ("id,region", 200..250, |id| format!("{id},r{}", (id + 1) % 3)),
-        ("id,op", 290..310, |id| format!("{id},d")),
+        ("id,region,op", 290..310, |id| format!("{id},,d")),
     ];
     for (turn, (header, ids, row)) in turns.into_iter().enumerate() {
         let rows: Vec<String> = ids.map(row).collect();
@@ -138,14 +139,14 @@ async fn copied(engine: &Engine, facts: &Path, root: &str) {
     assert_eq!([cell(0), cell(1), cell(2)], [480, 190 * 2 + 290, 50]);
 }
 
-/// The change feed of the keyed table, as Watershed tells it.
+/// The change feed of the copied table, as Watershed tells it.
 pub(crate) async fn feed(root: &str) -> Made {
     let engine = Engine::builder().home(format!("{root}/home")).build().unwrap();
-    let location = format!("{root}/keyed");
+    let location = format!("{root}/copied");
     let feed = format!("SELECT * EXCLUDE (_commit_timestamp) FROM CHANGES('{location}', 0)");
     let expected = engine.query(&feed).await.unwrap();
-    assert_eq!(expected.iter().map(RecordBatch::num_rows).sum::<usize>(), 500 + 40 + 2 * 160 + 2 * 100);
-    Made { name: "keyed_changes", location, expected }
+    assert_eq!(expected.iter().map(RecordBatch::num_rows).sum::<usize>(), 500 + 2 * 200 + 2 * 50 + 20);
+    Made { name: "copied_changes", location, expected }
 }
 
 /// What a reader is asked, each table's rows to be left in a folder.
