@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 import pyarrow as pa
@@ -149,10 +149,12 @@ def scans(bench, trial, work: Path, ours: Path, home: Path, rows: int, result) -
     import measure
 
     binary = [str(bench.setup.watershed), "--home", str(home)]
+    loads = []
     for turn in range(bench.repeats + 1, trial.commits + 1):
         file = work / "more.parquet"
-        changes(file, rows, trial.partitions, trial.share / 10, turn)
-        measure.run([*binary, "load", str(file), "--into", str(ours)])
+        changes(file, rows, trial.partitions, trial.share, turn)
+        took, _ = measure.run([*binary, "load", str(file), "--into", str(ours)])
+        loads.append(took.wall)
     fresh = work / "fresh"
     measure.run([*binary, "load", str(work / "base"), "--into", str(fresh), "--partition-by", "part"])
     sql = work / "tables.sql"
@@ -172,6 +174,12 @@ def scans(bench, trial, work: Path, ours: Path, home: Path, rows: int, result) -
         figures.append(median(walls))
         if len(figures) == 1:
             compacted, _ = measure.run([*binary, "compact", str(ours)])
+    # A load that finds many small files, or many marked rows, puts the table in shape when it is done.
+    slow = [wall for wall in loads if wall > 2 * median(loads)]
+    result.notes.append(
+        f"up to the commit number {trial.commits} a load takes {median(loads):.2f} s in the median and {mean(loads):.2f} s in the "
+        f"mean; {len(slow)} put the table in shape as well, which takes them {max(slow, default=0):.1f} s at most"
+    )
     result.notes.append(
         f"a scan of all rows after {trial.commits} commits takes {figures[0]:.2f} of that of a freshly written table (bar 1.5), "
         f"after compaction, which took {compacted.wall:.1f} s, {figures[1]:.2f} (bar 1.05)"

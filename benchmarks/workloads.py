@@ -431,7 +431,7 @@ class UpsertTrial:
     rows: int = 20_000_000
     partitions: int = 100
     share: float = 0.01
-    commits: int = 10
+    commits: int = 100
     bar: float = 10.0
     aim: float | None = None
 

@@ -132,7 +132,9 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
         let (table, partition_by) = table_of(engine, request, &location, &inputs).await?;
         let key = key(engine, request, &location).await?;
         let spec = TableSpec { schema: table.clone(), partition_by, properties: BTreeMap::new(), owner: None, key };
-        let options = SinkOptions { target_file_size: settings.target_file_size, lanes, ..SinkOptions::default() };
+        let compact_files = usize::try_from(settings.compact_files).unwrap_or(usize::MAX);
+        let target_file_size = settings.target_file_size;
+        let options = SinkOptions { target_file_size, lanes, compact_files, ..SinkOptions::default() };
         let sink = DeltaSink::open(engine.stores(), "load", &location, spec, options, engine.clock().clone()).await?;
         let mut work = vec![];
         for (found, own) in &inputs {
@@ -155,6 +157,9 @@ pub(crate) async fn load(engine: &Engine, request: &LoadRequest) -> Result<Loade
                 report.skipped.append(&mut report.files);
                 report.rows = 0;
             }
+        }
+        if let Err(e) = sink.keep_in_shape().await {
+            tracing::warn!(table = location, "what was loaded is there, but small files were not put together: {e}");
         }
     }
     report.elapsed = engine.clock().elapsed().saturating_sub(began);

@@ -112,6 +112,11 @@ impl KeyedTable {
         Ok(Changes { files })
     }
 
+    /// The files of the version that it stands at, if it has had to know them.
+    pub(crate) fn live(&self) -> Option<&LiveFiles> {
+        self.live.as_ref()
+    }
+
     /// Puts changes back that were not committed.
     pub(crate) fn put_back(&self, changes: Changes) {
         if let Some(first) = changes.files.first().map(|file| file.path.clone()) {

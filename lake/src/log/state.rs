@@ -15,6 +15,7 @@ use object_store::path::Path;
 use serde::de::DeserializeOwned;
 use watershed_core::{Error, Result};
 
+use super::checkpoints::newest_checkpoint;
 use super::{LogCommit, LogMetadata, LogProtocol, is_commit, list_log, read_commit, snapshot, transactions};
 use crate::stores::Place;
 
@@ -27,6 +28,8 @@ pub(crate) struct TableState {
     pub(crate) transactions: BTreeMap<String, i64>,
     /// Tells the entry of `version` from another of the same name.
     entry: Option<EntryMark>,
+    /// Bytes of log entries that no log checkpoint sums up, as far as this state has seen them.
+    pub(crate) unsummed: u64,
 }
 
 type EntryMark = (u64, DateTime<Utc>);
@@ -46,13 +49,15 @@ impl TableState {
         let Some(snapshot) = snapshot(place, None).await? else { return Ok(None) };
         let version = snapshot.version();
         // Marked by a listing, as in `refresh`: some servers give finer times there than when asked for the file.
-        let entry = mark(&list_log(place, version.checked_sub(1)).await?, version);
+        let files = list_log(place, None).await?;
+        let entry = mark(&files, version);
         Ok(Some(TableState {
             version,
             metadata: plain(place, snapshot.metadata())?,
             protocol: plain(place, snapshot.protocol())?,
             transactions: transactions(place, version).await?,
             entry,
+            unsummed: bytes_after(&files, newest_checkpoint(&files, version).0),
         }))
     }
 
@@ -81,6 +86,10 @@ impl TableState {
             commits.push(commit);
         }
         next.entry = mark(&files, newest);
+        next.unsummed = match newest_checkpoint(&files, newest).0 {
+            None => self.unsummed + bytes_after(&files, Some(self.version)),
+            base => bytes_after(&files, base),
+        };
         *self = next;
         Ok(Refreshed::Commits(commits))
     }
@@ -117,6 +126,13 @@ pub(crate) fn plain<T: DeserializeOwned>(place: &Place, action: &impl serde::Ser
     serde_json::to_value(action)
         .and_then(serde_json::from_value)
         .map_err(|e| Error::storage("cannot understand the log of", place.url.as_str(), e))
+}
+
+/// Bytes of the entries after a version.
+fn bytes_after(files: &[(u64, ObjectMeta)], version: Option<u64>) -> u64 {
+    let after =
+        files.iter().filter(|(v, meta)| version.is_none_or(|version| *v > version) && is_commit(&meta.location));
+    after.map(|(_, meta)| meta.size).sum()
 }
 
 fn mark(files: &[(u64, ObjectMeta)], version: u64) -> Option<EntryMark> {

@@ -40,6 +40,9 @@ const RACES: u32 = 100;
 const FAILURES: u32 = 6;
 /// Log entries searched for the one that carried a transaction.
 const SEARCH: u64 = 1000;
+/// Bytes of log entries after which a log checkpoint pays whatever the number of commits: what is replayed within a tenth of a
+/// second, about.
+const UNSUMMED: u64 = 8 << 20;
 /// As delta-rs, unless the table says otherwise.
 const CHECKPOINT_INTERVAL: u64 = 100;
 
@@ -315,11 +318,13 @@ fn ours<'a>(commit: &'a LogCommit, key: &str) -> Option<&'a Value> {
     commit.info.get(OURS)?.get(key)
 }
 
-/// Writes a log checkpoint now and then, so that readers need not replay everything. The commit stands without it.
-async fn checkpoint(place: &Place, state: &TableState, version: u64) {
-    if !version.is_multiple_of(interval(&state.metadata)) {
+/// Writes a log checkpoint now and then, so that readers need not replay everything: after some commits, or when there is much
+/// to replay. The commit stands without it.
+async fn checkpoint(place: &Place, state: &mut TableState, version: u64) {
+    if !version.is_multiple_of(interval(&state.metadata)) && state.unsummed < UNSUMMED {
         return;
     }
+    state.unsummed = 0;
     if let Err(failure) = write_checkpoint(place, version).await {
         tracing::warn!(table = %place.url, version, "no log checkpoint was written, it is tried again later: {failure}");
     }

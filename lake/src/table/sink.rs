@@ -33,6 +33,9 @@ use crate::upkeep::{self, CompactOptions};
 /// Files whose presence is asked for at once.
 const CONCURRENT: usize = 16;
 
+/// Partitions that still get rows wait for so many times as many small files.
+const OPEN: usize = 4;
+
 /// A Delta table that is written to.
 #[derive(Debug)]
 pub struct DeltaSink {
@@ -189,6 +192,32 @@ impl DeltaSink {
         committed
     }
 
+    /// Puts small files together and is rid of marked rows, where it is worth it in a keyed table that this sink has just
+    /// committed to: for writers that commit once and are gone.
+    pub async fn keep_in_shape(&self) -> Result<()> {
+        let (Some(keyed), least) = (&self.keyed, self.options.compact_files) else { return Ok(()) };
+        let sequenced = self.spec.key.as_ref().is_some_and(|key| key.sequence_by.is_some());
+        let due = keyed.table.lock().await.live().is_some_and(|live| self.compaction().are_due(live, sequenced, least));
+        if least == 0 || !due {
+            return Ok(());
+        }
+        self.compact(&|_| least).await
+    }
+
+    fn compaction(&self) -> CompactOptions {
+        CompactOptions { target_file_size: self.options.target_file_size, ..CompactOptions::default() }
+    }
+
+    async fn compact(&self, least: &(dyn Fn(&Key) -> usize + Sync)) -> Result<()> {
+        let (options, clock) = (self.compaction(), self.clock.as_ref());
+        let done = upkeep::compact_where(&self.place, &self.location, options, least, clock).await?;
+        if let Some(version) = done.version {
+            let (files, new_files) = (done.files, done.new_files);
+            tracing::info!(table = self.location, version, files, new_files, "small files put together");
+        }
+        Ok(())
+    }
+
     /// Errors unless the table still is the one that the shape was made for.
     fn judge(&self, id: Option<&str>, state: &TableState) -> Result<()> {
         let location = &self.location;
@@ -299,18 +328,10 @@ impl Sink for DeltaSink {
     }
 
     async fn tidy(&self) -> Result<()> {
-        let least = self.options.compact_files;
-        let Some(open) = self.shape_up.due(least) else { return Ok(()) };
-        let target_file_size = self.options.target_file_size;
-        let options = CompactOptions { target_file_size, ..CompactOptions::default() };
-        let closed = |partition: &Key| !open.contains(partition);
-        let clock = self.clock.as_ref();
-        let done = upkeep::compact_where(&self.place, &self.location, options, least, &closed, clock).await?;
-        if let Some(version) = done.version {
-            let (files, new_files) = (done.files, done.new_files);
-            tracing::info!(table = self.location, version, files, new_files, "small files put together");
-        }
-        Ok(())
+        let files = self.options.compact_files;
+        let Some(open) = self.shape_up.due(files) else { return Ok(()) };
+        let least = |partition: &Key| if open.contains(partition) { files.saturating_mul(OPEN) } else { files };
+        self.compact(&least).await
     }
 
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()> {

@@ -1,4 +1,4 @@
-//! When a sink looks after its table's files, and which partitions it leaves alone: those that still get rows.
+//! When a sink looks after its table's files, and in which partitions it waits for more of them: in those that still get rows.
 //!
 //! Epochs come in the order of time, so a partition that the last ones had no rows for is taken for closed. If rows come to it all the
 //! same, that is one more file; nothing is lost.
@@ -32,7 +32,7 @@ impl Tidy {
         }
     }
 
-    /// The partitions to leave alone, once there may be another `every` files in one; `None`: not yet.
+    /// The partitions that are open, once there may be another `every` files in one; `None`: not yet.
     pub(crate) fn due(&self, every: usize) -> Option<BTreeSet<Key>> {
         let mut commits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if every == 0 || commits.since < every {

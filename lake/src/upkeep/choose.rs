@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::table::shape::Key;
+
 /// What is known of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) path: String,
-    pub(crate) partition: Vec<Option<String>>,
+    pub(crate) partition: Key,
     pub(crate) bytes: u64,
     /// Marked ones included; `None` if the log does not say.
     pub(crate) rows: Option<u64>,
@@ -28,7 +30,7 @@ impl Candidate {
 }
 
 /// When a file is rewritten.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Worth {
     /// Bytes that a file shall have.
     pub(crate) target: u64,
@@ -38,8 +40,6 @@ pub(crate) struct Worth {
     pub(crate) keep_dead: bool,
     /// How rows shall be put in order: then all files of a partition are rewritten, unless all are in this order.
     pub(crate) order: Option<String>,
-    /// Partitions with fewer files to be rewritten are left alone.
-    pub(crate) least: usize,
 }
 
 impl Worth {
@@ -48,9 +48,10 @@ impl Worth {
     }
 }
 
-/// The files to be rewritten, those of a bin into about one; of one partition, in the order of their paths.
-pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth) -> Vec<Vec<Candidate>> {
-    let mut by_partition: BTreeMap<Vec<Option<String>>, Vec<Candidate>> = BTreeMap::new();
+/// The files to be rewritten, those of a bin into about one; of one partition, in the order of their paths. A partition in which
+/// none is for its marks is left alone while it has fewer of them than `least` says.
+pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth, least: impl Fn(&Key) -> usize) -> Vec<Vec<Candidate>> {
+    let mut by_partition: BTreeMap<Key, Vec<Candidate>> = BTreeMap::new();
     for file in files {
         let gone = file.rows == Some(file.marked) && file.marked > 0;
         let chosen = worth.order.is_some() || worth.small(&file) || file.dead() >= worth.dead;
@@ -59,9 +60,10 @@ pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth) -> Vec<Vec<Candidate>
         }
     }
     let mut bins = vec![];
-    for mut files in by_partition.into_values() {
+    for (partition, mut files) in by_partition {
         let in_order = worth.order.is_some() && files.iter().all(|file| file.order == worth.order);
-        if in_order || files.len() < worth.least {
+        let few = files.len() < least(&partition) && files.iter().all(|file| file.dead() < worth.dead);
+        if in_order || few {
             continue;
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -92,7 +94,7 @@ mod tests {
     }
 
     fn chosen(files: &[Candidate], keep_dead: bool) -> Vec<Vec<String>> {
-        paths(choose(files.to_vec(), &Worth { target: 100, dead: 0.2, keep_dead, ..Worth::default() }))
+        paths(choose(files.to_vec(), &Worth { target: 100, dead: 0.2, keep_dead, order: None }, |_| 0))
     }
 
     fn paths(bins: Vec<Vec<Candidate>>) -> Vec<Vec<String>> {
@@ -118,19 +120,22 @@ mod tests {
 
     #[test]
     fn an_order_takes_whole_partitions_once() {
-        let worth = Worth { target: 100, dead: 0.2, order: Some("sorted(a)".into()), ..Worth::default() };
+        let worth = Worth { target: 100, dead: 0.2, keep_dead: false, order: Some("sorted(a)".into()) };
         let ordered = |path: &str, day: &str| Candidate { order: worth.order.clone(), ..file(path, day, 90, 0) };
         let files =
             [ordered("a", "1"), ordered("b", "1"), ordered("c", "2"), file("d", "2", 10, 0), file("e", "3", 90, 0)];
-        assert_eq!(paths(choose(files.to_vec(), &worth)), [vec!["c", "d"], vec!["e"]]);
+        assert_eq!(paths(choose(files.to_vec(), &worth, |_| 0)), [vec!["c", "d"], vec!["e"]]);
     }
 
     #[test]
     fn partitions_with_few_files_may_be_left_alone() {
         let files: Vec<Candidate> = (0..3).map(|i| file(&i.to_string(), "1", 10, 0)).collect();
-        let worth = |least| Worth { target: 100, dead: 0.2, least, ..Worth::default() };
-        assert_eq!(paths(choose(files.clone(), &worth(3))), [["0", "1", "2"]]);
-        assert!(choose(files, &worth(4)).is_empty());
+        let worth = Worth { target: 100, dead: 0.2, keep_dead: false, order: None };
+        assert_eq!(paths(choose(files.clone(), &worth, |_| 3)), [["0", "1", "2"]]);
+        assert!(choose(files.clone(), &worth, |_| 4).is_empty());
+        // But for their marks.
+        let marked = [files, vec![file("3", "1", 90, 30)]].concat();
+        assert_eq!(paths(choose(marked, &worth, |_| 9)), [["0", "1", "2", "3"]]);
     }
 
     #[test]

@@ -49,6 +49,18 @@ impl Default for CompactOptions {
     }
 }
 
+impl CompactOptions {
+    fn worth(&self, sequenced: bool) -> Worth {
+        let order = self.order.as_ref().map(RowOrder::tag);
+        Worth { target: self.target_file_size, dead: self.dead_rows, keep_dead: sequenced, order }
+    }
+
+    /// Whether a table's files are worth it.
+    pub(crate) fn are_due(&self, live: &LiveFiles, sequenced: bool, least: usize) -> bool {
+        !choose(candidates(live), &self.worth(sequenced), |_| least).is_empty()
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
@@ -67,16 +79,15 @@ pub struct Compacted {
 
 /// Compacts a table.
 pub async fn compact(stores: &Stores, location: &str, options: CompactOptions, clock: &dyn Clock) -> Result<Compacted> {
-    compact_where(&stores.open(location)?, location, options, 0, &|_| true, clock).await
+    compact_where(&stores.open(location)?, location, options, &|_| 0, clock).await
 }
 
-/// Compacts those partitions of a table that are wanted and have at least so many files to be rewritten.
+/// Compacts those partitions of a table that have a file to be rewritten for its marks, or at least so many small ones.
 pub(crate) async fn compact_where(
     place: &Place,
     location: &str,
     options: CompactOptions,
-    least: usize,
-    wanted: &(dyn Fn(&Key) -> bool + Sync),
+    least: &(dyn Fn(&Key) -> usize + Sync),
     clock: &dyn Clock,
 ) -> Result<Compacted> {
     let none = || Error::input(format!("{location} is not a Delta table: it has no _delta_log"));
@@ -90,15 +101,8 @@ pub(crate) async fn compact_where(
         order.check(location, &shape.file_schema)?;
     }
     let tag = options.order.as_ref().map(RowOrder::tag);
-    let worth = Worth {
-        target: options.target_file_size,
-        dead: options.dead_rows,
-        keep_dead: state.metadata.configuration.contains_key(SEQUENCE_BY),
-        order: tag.clone(),
-        least,
-    };
-    let candidates = candidates(&live).into_iter().filter(|file| wanted(&file.partition)).collect();
-    let bins = choose(candidates, &worth);
+    let sequenced = state.metadata.configuration.contains_key(SEQUENCE_BY);
+    let bins = choose(candidates(&live), &options.worth(sequenced), least);
     if bins.is_empty() {
         return Ok(Compacted::default());
     }

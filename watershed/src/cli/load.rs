@@ -68,6 +68,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SIZE")]
     target_file_size: Option<String>,
 
+    /// In a table with a key: small files of a partition from which on they are put together; 0: never [default: 16]
+    #[arg(long, value_name = "FILES")]
+    compact_files: Option<u64>,
+
     #[command(flatten)]
     process: ProcessFlags,
 }
@@ -76,6 +80,7 @@ impl Load {
     pub(crate) async fn run(self, global: &Global) -> Result<()> {
         let mut settings = self.process.given();
         settings.extend(self.target_file_size.map(|size| ("target_file_size".to_string(), size)));
+        settings.extend(self.compact_files.map(|files| ("compact_files".to_string(), files.to_string())));
         let engine = global.engine(&[], settings)?;
         let request = LoadRequest {
             files: self.files,
