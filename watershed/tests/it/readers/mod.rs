@@ -113,7 +113,8 @@ async fn copied(engine: &Engine, facts: &Path, root: &str) {
     );
     engine.execute(&table).await.unwrap();
     // All; a part of them with another `n` alone; some in another partition; and some that are deleted.
-    let turns: [(&str, std::ops::Range<u64>, fn(u64) -> String); 4] = [
+    type Turn = (&'static str, std::ops::Range<u64>, fn(u64) -> String);
+    let turns: [Turn; 4] = [
         ("id,region,v,n", 0..500, |id| format!("{id},r{},{id}.5,1", id % 3)),
         ("id,region,v,n", 100..300, |id| format!("{id},,,2")),
         ("id,region", 200..250, |id| format!("{id},r{}", (id + 1) % 3)),
