@@ -137,7 +137,13 @@ pub(crate) async fn compact_where(
     let rules = Rules { judge: &judge, decide: &decide };
     let committed = commit::commit(place, &mut state, &identified, &mut change, clock, rules).await;
     match committed {
-        Ok(Committed::Now { version }) => Ok(Compacted { version: Some(version), ..change.report }),
+        Ok(Committed::Now { version }) => {
+            // What the log says of the old files is history from here on; readers need not replay it.
+            if let Err(failure) = commit::write_checkpoint(place, version).await {
+                tracing::warn!(table = location, version, "no log checkpoint was written: {failure}");
+            }
+            Ok(Compacted { version: Some(version), ..change.report })
+        }
         Ok(Committed::Before) => Err(Error::bug("a compaction that was done before")),
         Err(_) if change.is_in_vain() => Ok(Compacted { yielded: change.report.yielded, ..Compacted::default() }),
         Err(e) => Err(e),
