@@ -3,12 +3,18 @@
 //! **Invariant:** of all rows of a commit that have the same key, exactly one is left unmarked: the one with the greatest
 //! sequence, among these the one that came last.
 
+use std::collections::HashMap;
+
 use roaring::RoaringBitmap;
 
+use super::index::Group;
 use super::key::{KeyHash, KeyMap};
 
 /// Keys that are folded at once; more are taken in several rounds, so that memory stays small beside the keys themselves.
 const ROUND: usize = 1 << 20;
+/// Bits for each key by which those are told that come more than once, and the most of them: 32 MB.
+const BITS: usize = 16;
+const MOST_BITS: u32 = 28;
 
 /// The keys of one file that was written for a commit, row by row.
 #[derive(Clone, Debug, Default)]
@@ -56,18 +62,30 @@ struct Winner {
     row: usize,
 }
 
-/// Folds the files of a commit.
-pub(crate) fn fold<'a>(files: impl Iterator<Item = &'a FileKeys>) -> Folded {
-    let files: Vec<&FileKeys> = files.collect();
-    let mut folded = Folded { outdone: vec![RoaringBitmap::new(); files.len()], tie: None };
-    let keys: usize = files.iter().map(|file| file.hashes.len()).sum();
-    let rounds = (keys / ROUND + 1) as u64;
+/// Folds the files of a commit, each with the group in which its keys are looked for: rows of two groups never have one key.
+pub(crate) fn fold<'a>(files: impl Iterator<Item = (Group, &'a FileKeys)>) -> Folded {
+    let mut by_group: HashMap<Group, Vec<(usize, &FileKeys)>> = HashMap::new();
+    let mut folded = Folded::default();
+    for (number, (group, file)) in files.enumerate() {
+        by_group.entry(group).or_default().push((number, file));
+        folded.outdone.push(RoaringBitmap::new());
+    }
+    let mut groups: Vec<_> = by_group.into_values().collect();
+    groups.sort_unstable_by_key(|files| files[0].0);
+    groups.iter().for_each(|files| fold_group(files, &mut folded));
+    folded
+}
+
+fn fold_group(files: &[(usize, &FileKeys)], folded: &mut Folded) {
+    let twice = Twice::of(files);
+    let candidates = files.iter().flat_map(|(_, of)| &of.hashes).filter(|hash| twice.maybe(hash)).count();
+    let rounds = (candidates / ROUND + 1) as u64;
     for round in 0..rounds {
         let mut winners: KeyMap<Winner> = KeyMap::default();
-        winners.reserve(keys / rounds as usize + 1);
-        for (file, of) in files.iter().enumerate() {
+        winners.reserve(candidates / rounds as usize + 1);
+        for (file, of) in files.iter().copied() {
             for (row, (hash, arrival)) in of.hashes.iter().zip(of.arrived()).enumerate() {
-                if hash[0] % rounds != round {
+                if !twice.maybe(hash) || hash[0] % rounds != round {
                     continue;
                 }
                 let found = Winner { order: (of.sequence(row), arrival), file, row };
@@ -83,7 +101,38 @@ pub(crate) fn fold<'a>(files: impl Iterator<Item = &'a FileKeys>) -> Folded {
             }
         }
     }
-    folded
+}
+
+/// Which keys may come more than once: most come once, and need not go through a map.
+struct Twice {
+    bits: Vec<u64>,
+    shift: u32,
+}
+
+impl Twice {
+    fn of(files: &[(usize, &FileKeys)]) -> Twice {
+        let keys: usize = files.iter().map(|(_, of)| of.hashes.len()).sum();
+        let wanted = keys.saturating_mul(BITS).next_power_of_two().trailing_zeros();
+        let size = wanted.clamp(6, MOST_BITS);
+        let mut once = vec![0u64; 1 << (size - 6)];
+        let mut twice = Twice { bits: once.clone(), shift: 64 - size };
+        for hash in files.iter().flat_map(|(_, of)| &of.hashes) {
+            let (word, bit) = twice.place(hash);
+            twice.bits[word] |= once[word] & bit;
+            once[word] |= bit;
+        }
+        twice
+    }
+
+    fn place(&self, hash: &KeyHash) -> (usize, u64) {
+        let at = hash[1] >> self.shift;
+        ((at >> 6) as usize, 1 << (at & 63))
+    }
+
+    fn maybe(&self, hash: &KeyHash) -> bool {
+        let (word, bit) = self.place(hash);
+        self.bits[word] & bit != 0
+    }
 }
 
 /// The rows of one batch that are left, in their order, if some are outdone; and two rows that nothing but their place tells
@@ -131,7 +180,7 @@ mod tests {
 
     fn file(keys: &[u64], sequences: &[i64], arrivals: &[(usize, u64)]) -> FileKeys {
         FileKeys {
-            hashes: keys.iter().map(|k| [*k, 0]).collect(),
+            hashes: keys.iter().map(|k| [*k, *k << 60]).collect(),
             prints: vec![],
             sequences: sequences.to_vec(),
             arrivals: arrivals.to_vec(),
@@ -147,7 +196,7 @@ mod tests {
         // Key 1 came in batches 0, 3 and 2, wherever its rows lie.
         let a = file(&[1, 2, 1], &[], &[(0, 0), (2, 3)]);
         let b = file(&[1, 3], &[], &[(0, 2)]);
-        let folded = fold([a, b].iter());
+        let folded = fold([&a, &b].map(|file| (None, file)).into_iter());
         assert_eq!(rows(&folded.outdone[0]), [0]);
         assert_eq!(rows(&folded.outdone[1]), [0]);
         assert!(folded.tie.is_some());
@@ -155,9 +204,32 @@ mod tests {
 
     #[test]
     fn a_sequence_comes_before_the_time_of_arrival() {
-        let folded = fold([file(&[1, 1, 1], &[5, 9, 7], &[(0, 0), (1, 1), (2, 2)])].iter());
+        let folded = fold([(None, &file(&[1, 1, 1], &[5, 9, 7], &[(0, 0), (1, 1), (2, 2)]))].into_iter());
         assert_eq!(rows(&folded.outdone[0]), [0, 2]);
         assert_eq!(folded.tie, None);
+    }
+
+    #[test]
+    fn many_keys_fold_as_a_map_would() {
+        // Every seventh key comes again in a later file, in a batch of its own.
+        let spread = |k: u64| [k.wrapping_mul(0x9E37_79B9_7F4A_7C15), k.wrapping_mul(0xD1B5_4A32_D192_ED03)];
+        let of = |keys: Vec<u64>, arrival| FileKeys {
+            hashes: keys.into_iter().map(spread).collect(),
+            arrivals: vec![(0, arrival)],
+            ..FileKeys::default()
+        };
+        let files = [
+            of((0..50_000).collect(), 1),
+            of((0..50_000).step_by(7).collect(), 0),
+            of((0..50_000).step_by(14).collect(), 2),
+        ];
+        let folded = fold(files.iter().map(|file| (None, file)));
+        assert_eq!(rows(&folded.outdone[0]), (0..50_000).step_by(14).collect::<Vec<_>>());
+        assert_eq!(folded.outdone[1].len(), files[1].hashes.len() as u64);
+        assert!(folded.outdone[2].is_empty());
+        // Of two groups, none is the other's.
+        let apart = fold(files.iter().enumerate().map(|(i, file)| (Some(vec![Some(i.to_string())]), file)));
+        assert!(apart.outdone.iter().all(|rows| rows.is_empty()) && apart.tie.is_none());
     }
 
     #[test]

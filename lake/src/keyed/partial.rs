@@ -252,7 +252,7 @@ mod tests {
         // Key 1 comes three times; 2 is deleted and comes again; 3 is deleted at last; 4 comes once.
         let files = [file(&[1, 2, 3, 4], 0), file(&[1], 1), file(&[1, 2], 3), file(&[2, 3], 2)];
         let deletes = [false, false, false, true];
-        let folded = fold(files.iter());
+        let folded = fold(files.iter().map(|file| (None, file)));
         let all: Vec<&FileKeys> = files.iter().collect();
         let mut found: Vec<_> =
             chains(&all, &deletes, &folded).into_iter().map(|c| (c.hash[0], c.rows, c.whole)).collect();

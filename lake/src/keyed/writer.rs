@@ -27,14 +27,14 @@ use super::files::{TableFiles, written};
 use super::fold::{fold, fold_batch, rounds};
 use super::key::{KeyHash, sequence};
 use super::operation::operations;
-use super::resolve::{ChangeFile, Changes};
+use super::resolve::{ChangeFile, Changes, group};
 use super::scan::{KeyColumns, KeyFile};
 use super::sieve::prints;
 use super::table::Pending;
 use super::{KeySpec, Merge, partial, scan, vectors};
 use crate::history::marks;
 use crate::table::SinkOptions;
-use crate::table::encode::{Encoding, Part, PartKeys};
+use crate::table::encode::{Encoded, Encoding, Part, PartKeys};
 use crate::table::shape::{Key, Shape, Stored, StoredRows};
 use crate::table::writer::DeltaEpochWriter;
 
@@ -247,7 +247,8 @@ impl EpochWriter for KeyedWriter {
             encoded.file.deletes = true;
             encoded
         }));
-        let mut folded = fold(all.iter().map(|encoded| &encoded.keys));
+        let group = |encoded: &Encoded| group(self.keys.fixes_partition, &encoded.partition);
+        let mut folded = fold(all.iter().map(|encoded| (group(encoded), &encoded.keys)));
         if let Some([_, (file, row)]) = folded.tie.filter(|_| !self.spec.fold) {
             let key = self.read_key(&all[file].file.path, all[file].file.size, row).await?;
             return Err(self.twice(&key));

@@ -62,9 +62,15 @@ pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth, least: impl Fn(&Key) 
     let mut bins = vec![];
     for (partition, mut files) in by_partition {
         let in_order = worth.order.is_some() && files.iter().all(|file| file.order == worth.order);
-        let few = files.len() < least(&partition) && files.iter().all(|file| file.dead() < worth.dead);
-        if in_order || few {
+        let least = least(&partition);
+        if in_order {
             continue;
+        }
+        if least > 0 && files.iter().all(|file| file.dead() < worth.dead) {
+            near_in_size(&mut files);
+            if files.len() < least {
+                continue;
+            }
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut bin: Vec<Candidate> = vec![];
@@ -82,6 +88,19 @@ pub(crate) fn choose(files: Vec<Candidate>, worth: &Worth, least: impl Fn(&Key) 
     // A file alone is rewritten only to be rid of its marked rows.
     bins.retain(|bin| bin.len() > 1 || worth.order.is_some() || bin.iter().any(|file| file.dead() >= worth.dead));
     bins
+}
+
+/// Leaves out files that are much larger than all smaller ones together: they wait until these have come up to them, so that
+/// what comes little by little is not written anew each time, but as often as the logarithm of it.
+fn near_in_size(files: &mut Vec<Candidate>) {
+    files.sort_by_key(|file| file.bytes);
+    let mut smaller = 0;
+    let large = files.iter().position(|file| {
+        let large = smaller > 0 && file.bytes > 2 * smaller;
+        smaller += file.bytes;
+        large
+    });
+    files.truncate(large.unwrap_or(files.len()));
 }
 
 #[cfg(test)]
@@ -133,7 +152,14 @@ mod tests {
         let worth = Worth { target: 100, dead: 0.2, keep_dead: false, order: None };
         assert_eq!(paths(choose(files.clone(), &worth, |_| 3)), [["0", "1", "2"]]);
         assert!(choose(files.clone(), &worth, |_| 4).is_empty());
-        // But for their marks.
+        // A large one waits for as much again, or for its marks.
+        let large = [files.clone(), vec![file("large", "1", 49, 0)]].concat();
+        let worth_200 = Worth { target: 200, ..worth.clone() };
+        assert_eq!(paths(choose(large.clone(), &worth_200, |_| 3)), [["0", "1", "2", "large"]]);
+        let larger = [files.clone(), vec![file("large", "1", 61, 0)]].concat();
+        assert_eq!(paths(choose(larger.clone(), &worth_200, |_| 3)), [["0", "1", "2"]]);
+        assert_eq!(choose(larger.clone(), &worth_200, |_| 4).len(), 0);
+        assert_eq!(paths(choose(larger, &worth_200, |_| 0)), [["0", "1", "2", "large"]]);
         let marked = [files, vec![file("3", "1", 90, 30)]].concat();
         assert_eq!(paths(choose(marked, &worth, |_| 9)), [["0", "1", "2", "3"]]);
     }

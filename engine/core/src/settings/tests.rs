@@ -12,7 +12,7 @@ fn every_name_sets_something() {
         let value = match name {
             "slice" | "commit_interval" | "max_leak" | "max_ahead" | "grace" => "7 minutes",
             "from" | "to" => "2024-01-31",
-            "parallelism" | "throttle_rows" => "3",
+            "parallelism" | "throttle_rows" | "compact_files" => "3",
             "bounded" => "true",
             "time_partition" => "day",
             "time_zone" => "Asia/Tokyo",
