@@ -1,0 +1,145 @@
+//! How a run begins: from its newest manifest, or from nothing; and once more where a replay has come to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::common::runtime::JoinSet;
+use watershed_core::epoch::Counts;
+use watershed_core::operator::{Operator, StateSize};
+use watershed_core::{Error, EventTime, Result};
+
+use super::{Runner, Writers, known, rest};
+use crate::checkpoint::Checkpoints;
+use crate::control::{Order, Reins};
+use crate::job::{Context, Job, Stage};
+use crate::progress::Summary;
+use crate::recover::{self, Held};
+use crate::shard::Shard;
+use crate::sources::Sources;
+use crate::stop::Stop;
+
+/// The run itself, which may be dropped at any moment; what it is driven by stands in `slot` as soon as there is one.
+pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Option<Runner>) -> Result<Summary> {
+    if job.goal.to_the_end && job.settings.to.is_some() {
+        return Err(Error::input(
+            "--final closes every window, and to (--to, SET, WITH or WATERSHED_TO) ends the run before that: give one \
+             of them",
+        ));
+    }
+    let attempt = context.clock.id();
+    let reins = Reins::take(&job, context, own.clone(), attempt).await;
+    // Histories are pinned when it goes on, not hours before.
+    reins.opened(&job.name, context).await;
+    let began = context.clock.elapsed();
+    let context = &Context { tasks: rest::paced(&context.tasks, &reins.pacer), ..context.clone() };
+    let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
+    let start = recover::start(&job, &checkpoints).await?;
+    let mut job = job;
+    let manifest = start.manifest.as_ref();
+    if manifest.is_some_and(|m| m.ended) {
+        return Err(Error::stopped(format!(
+            "job {} was ended by --final and its last windows are closed; build it anew with CREATE OR REPLACE to go on",
+            job.name
+        )));
+    }
+    if let Order::Pause { since } = reins.order() {
+        return Ok(Summary {
+            paused: Some(since),
+            total: manifest.map(|m| m.counts).unwrap_or_default(),
+            watermark: manifest.and_then(|m| known(m.watermark)),
+            epoch: start.epoch,
+            ..Summary::nothing(&job.name)
+        });
+    }
+    if let Some(replay) = &start.replay {
+        recover::same_dimensions(&job, replay)?;
+    }
+    let no_positions = BTreeMap::new();
+    let inputs = std::mem::take(&mut job.inputs);
+    let mut sources = Sources::open(
+        inputs.clone(),
+        manifest.map_or(&no_positions, |m| &m.positions),
+        manifest.map_or(EventTime::MIN, |m| m.watermark),
+        manifest.is_some_and(|m| !m.state.is_empty()),
+        &job.settings,
+        job.goal,
+        context.clock.now(),
+        &checkpoints,
+        start.replay.as_ref(),
+        job.graph.parallelism,
+    )
+    .await?
+    .joined_with(&job.dimensions);
+    let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();
+    let mut operators: Vec<Vec<Box<dyn Operator>>> = job.graph.stages.iter().map(shards_of).collect();
+    let held = match manifest {
+        Some(manifest) => recover::restore(manifest, &job.graph.stages, &mut operators, &checkpoints).await?,
+        None => Held::new(),
+    };
+    let runner = slot.insert(Runner {
+        shards: shards(&job, operators, context),
+        writers: Writers::start(&job)?,
+        attempt,
+        epoch: start.epoch,
+        watermark: manifest.map_or(EventTime::MIN, |m| m.watermark),
+        positions: manifest.map(|m| m.positions.clone()).unwrap_or_default(),
+        before: manifest.map(|m| m.counts).unwrap_or_default(),
+        run: Counts::default(),
+        committed: start.committed,
+        state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
+        state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
+        held,
+        replay: start.replay,
+        committing: None,
+        tidying: JoinSet::new(),
+        steps_in_epoch: 0,
+        epoch_began: context.clock.elapsed(),
+        began,
+        commits: 0,
+        peak: StateSize::default(),
+        bytes_done: 0,
+        bytes_total: sources.bytes_left(),
+        newest: sources.known_until(),
+        join: sources.join(),
+        job: Arc::new(job),
+        checkpoints,
+        kept: rest::Kept { watermark: manifest.map_or(EventTime::MIN, |m| m.watermark), run: Counts::default() },
+        reins,
+        context: context.clone(),
+    });
+    let replays = runner.replay.is_some();
+    let summary = runner.drive(&mut sources).await?;
+    if !replays || summary.stopped {
+        return Ok(summary);
+    }
+    // The replay stood on histories as they were; from where it came to, they are read as they are now.
+    let mut sources = Sources::open(
+        inputs,
+        &runner.positions,
+        runner.watermark,
+        !runner.state.is_empty(),
+        &runner.job.settings,
+        runner.job.goal,
+        context.clock.now(),
+        &runner.checkpoints,
+        None,
+        runner.job.graph.parallelism,
+    )
+    .await?
+    .joined_with(&runner.job.dimensions);
+    (runner.bytes_total, runner.newest) = (runner.bytes_done + sources.bytes_left(), sources.known_until());
+    runner.join = sources.join();
+    Ok(Summary { nothing_new: false, ..runner.drive(&mut sources).await? })
+}
+
+/// Shards, given the operators of each stage by shard.
+fn shards(job: &Job, operators: Vec<Vec<Box<dyn Operator>>>, context: &Context) -> Vec<Shard> {
+    let shard = |index| Shard { index, stages: vec![], tasks: Arc::clone(&context.tasks) };
+    let mut shards: Vec<Shard> = (0..job.graph.parallelism).map(shard).collect();
+    for (stage, operators) in job.graph.stages.iter().zip(operators) {
+        for (shard, operator) in shards.iter_mut().zip(operators) {
+            shard.stages.push((operator, Arc::clone(&stage.finish)));
+        }
+    }
+    shards
+}
