@@ -30,7 +30,8 @@ clean-demo: ## Remove what the demo wrote
 
 test: lint ## Check formatting and lints, and run every test
 	WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_SPARK="$$(tools/delta.sh)" WATERSHED_DUCKDB="$$(tools/duckdb.sh)" \
-		WATERSHED_MINIO="$$(tools/minio.sh)" WATERSHED_AZURITE="$$(tools/azurite.sh)" cargo test --release --workspace
+		WATERSHED_MINIO="$$(tools/minio.sh)" WATERSHED_AZURITE="$$(tools/azurite.sh)" WATERSHED_KAFKA="$$(tools/kafka.sh)" \
+		cargo test --release --workspace
 
 test-s3: ## Run every .slt record with facts, home and results on MinIO
 	WATERSHED_ON=minio WATERSHED_PYTHON="$$(tools/python.sh)" WATERSHED_MINIO="$$(tools/minio.sh)" \

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::TaskContext;
@@ -124,7 +124,7 @@ pub(crate) fn renamed_schema(schema: &Schema, columns: &[String]) -> Schema {
 }
 
 /// The sources, each once, and for each hole of the fragment the one that fills it.
-pub(crate) fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Vec<usize>)> {
+pub(crate) fn inputs(lowered: &Lowered, known: &Known, rejected: &SchemaRef) -> Result<(Vec<Input>, Vec<usize>)> {
     let mut names: Vec<&String> = vec![];
     let mut holes = vec![];
     for name in &lowered.inputs {
@@ -143,9 +143,18 @@ pub(crate) fn inputs(lowered: &Lowered, known: &Known) -> Result<(Vec<Input>, Ve
             delay: source.delay,
             bounded: source.bounded,
             max_leak: source.max_leak,
+            tail: source.tail.as_ref().map(|tail| tail.input(name, rejected)),
         })
     };
-    let inputs = names.into_iter().map(input).collect::<Result<_>>()?;
+    let inputs: Vec<Input> = names.into_iter().map(input).collect::<Result<_>>()?;
+    let logs = inputs.iter().find(|input| input.tail.is_some());
+    if let (Some(log), Some(ends)) = (logs, inputs.iter().find(|input| input.tail.is_none() && !input.bounded)) {
+        return Err(Error::input(format!(
+            "{} goes on in a log and {} has a history only: once that is read, all windows would be held open for what may still \
+             come to it. If nothing will, say so (bounded = true in its CREATE SOURCE … WITH); else give it its log (tail = '…')",
+            log.name, ends.name
+        )));
+    }
     Ok((inputs, holes))
 }
 

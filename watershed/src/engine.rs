@@ -56,6 +56,8 @@ struct Inner {
 pub struct RunOptions {
     /// Read open partitions too, close every window, and end the jobs for good.
     pub to_the_end: bool,
+    /// End at the newest message of the logs that are read, instead of waiting for more.
+    pub until_caught_up: bool,
     /// Go on with jobs that were ended so, from their checkpoint before.
     pub reopen: bool,
     pub progress: Arc<dyn Progress>,
@@ -65,7 +67,13 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions { to_the_end: false, reopen: false, progress: Arc::new(NoProgress), stop: Stop::default() }
+        RunOptions {
+            to_the_end: false,
+            until_caught_up: false,
+            reopen: false,
+            progress: Arc::new(NoProgress),
+            stop: Stop::default(),
+        }
     }
 }
 
@@ -250,6 +258,10 @@ impl Engine {
     /// The functions that were given to the builder.
     pub(crate) fn functions(&self) -> &[ScalarUDF] {
         &self.inner.functions
+    }
+
+    pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
+        &self.inner.variables
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<String> {

@@ -144,8 +144,8 @@ pub(crate) async fn estimate(session: &Session<'_>, parsed: &Parsed) -> Result<E
     let workers = parallelism(&settings);
     let lowered =
         known.planner.lower(asked.query, &LowerOptions { parallelism: workers, from: settings.from, made }).await?;
-    let (inputs, holes) = bindings::inputs(&lowered, &known)?;
-    let goal = Goal { to_the_end: session.options.to_the_end };
+    let (inputs, holes) = bindings::inputs(&lowered, &known, &lowered.rejected)?;
+    let goal = Goal { to_the_end: session.options.to_the_end, until_caught_up: false };
     let mut told = Estimate { job: asked.name.clone(), resumes: manifest.is_some(), ..Estimate::default() };
     let mut first = EventTime::MAX;
     for input in &inputs {
@@ -154,8 +154,8 @@ pub(crate) async fn estimate(session: &Session<'_>, parsed: &Parsed) -> Result<E
         first = first.min(unread_from(&snapshot, position));
         told.sources.push(source(input, snapshot).await?);
     }
-    let now = engine.clock().now();
-    let ahead = preview(inputs.clone(), manifest.as_ref(), &settings, goal, now, &checkpoints, workers).await?;
+    let ahead =
+        preview(inputs.clone(), manifest.as_ref(), &settings, goal, engine.clock(), &checkpoints, workers).await?;
     // The files of each hole, less those that partition values rule out.
     let mut reads: Vec<Vec<Vec<ScanFile>>> = vec![];
     for step in &ahead {
@@ -206,6 +206,7 @@ async fn source(input: &Input, snapshot: Snapshot) -> Result<SourceEstimate> {
         version: match &snapshot.version {
             watershed_core::history::Version::Delta { version, .. } => version.to_string(),
             watershed_core::history::Version::Listing { digest } => digest.clone(),
+            watershed_core::history::Version::Nothing => "none".to_string(),
         },
         partitions: snapshot.partitions.len() as u64,
         rows: Some(0),

@@ -22,7 +22,7 @@ use crate::catalog::{Draft, Entry, Kind};
 use crate::changes;
 use crate::declare::{Decision, canonical, decide};
 use crate::dimensions;
-use crate::engine::{Engine, JobPlan, Outcome, RunOptions, relation, shown, unknown};
+use crate::engine::{Engine, JobPlan, Outcome, RunOptions, relation, unknown};
 use crate::estimate::{self, Estimate};
 use crate::jobs::{self, Planned};
 use crate::layers::Layers;
@@ -255,9 +255,9 @@ impl<'a> Session<'a> {
     }
 
     fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<Draft> {
-        let declared = Declared::new(source, &self.layers, self.engine.stores()).map_err(|e| at(e, parsed.at))?;
-        let place = declared.stores.open(&declared.lake).map_err(|e| at(e, parsed.at))?;
-        Ok(self.draft(Kind::Source, &source.name, parsed, Some(shown(&place))))
+        let declared = Declared::new(source, &self.layers, self.engine.stores(), self.engine.variables());
+        let place = declared.and_then(|declared| declared.place()).map_err(|e| at(e, parsed.at))?;
+        Ok(self.draft(Kind::Source, &source.name, parsed, Some(place)))
     }
 
     fn view_draft(&self, view: &CreateView, parsed: &Parsed) -> Result<Draft> {

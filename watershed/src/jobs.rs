@@ -39,7 +39,7 @@ use crate::tables::{RESULT, late_location};
 use result::{Target, refuse_foreign, table_spec};
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
-const OF_INSERTS: [&str; 2] = ["job", "operation"];
+const OF_INSERTS: [&str; 3] = ["job", "operation", "archive"];
 
 /// What a statement comes to that may be a job.
 pub(crate) enum Next {
@@ -62,6 +62,8 @@ pub(crate) struct Planned {
     table: TableSpec,
     /// The target's columns, for INSERT, which goes by position.
     columns: Option<Vec<String>>,
+    /// What an INSERT over one log calls the archive that it makes.
+    archive: Option<String>,
 }
 
 /// What the catalog has to say of it.
@@ -155,8 +157,10 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         Some(_) => late_location(&engine.default_location(&asked.name)),
         None => late_location(&location),
     };
+    let archive = archive(&asked, &lowered, &known, parsed.at)?;
     Ok(Next::Job(Box::new(Planned {
         name: asked.name,
+        archive,
         location,
         late,
         standing,
@@ -167,6 +171,20 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         table,
         columns,
     })))
+}
+
+/// An INSERT of a log's messages, row by row, is its archive: each commit says how far.
+fn archive(asked: &Asked<'_>, lowered: &Lowered, known: &Known, place: Place) -> Result<Option<String>> {
+    let logs = known.sources.values().filter(|source| source.tail.is_some()).count();
+    let is_one = asked.into.is_some() && lowered.stages.is_empty() && logs == 1 && known.sources.len() == 1;
+    match asked.with.own("archive") {
+        Some(_) if !is_one => Err(Error::sql_at(
+            "archive: this INSERT is none; an archive is an INSERT without aggregates from one source that has a log",
+            Some(place),
+        )),
+        Some(name) => Ok(Some(name.to_string())),
+        None => Ok(is_one.then(|| asked.name.clone())),
+    }
 }
 
 /// A job's plan in words; of a plain query, DataFusion's.

@@ -5,7 +5,7 @@
 //!
 //! | of | settings |
 //! |---|---|
-//! | a source | `bounded`, `max_leak`, `time_partition`, `time_zone` |
+//! | a source | `bounded`, `max_leak`, `time_partition`, `time_zone`, `on_error`, `idle_timeout` |
 //! | the process | `memory_limit`, `spill_dir`, `disk_limit` |
 //! | a job | all others |
 //!
@@ -18,11 +18,13 @@ use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
 use watershed_lake::stores;
 
+use crate::tails;
+
 /// Of the environment's names that are ours.
 const PREFIX: &str = "WATERSHED_";
 
 /// Names in the environment that are not settings: the command line's own, and those of scripts around it.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 15] = [
     "home",
     "log",
     "log_format",
@@ -32,6 +34,7 @@ const RESERVED: [&str; 14] = [
     "duckdb",
     "minio",
     "azurite",
+    "kafka",
     "on",
     "chaos",
     "seed",
@@ -40,7 +43,7 @@ const RESERVED: [&str; 14] = [
 ];
 const RESERVED_PREFIX: &str = "test_";
 
-const OF_SOURCES: [&str; 4] = ["bounded", "max_leak", "time_partition", "time_zone"];
+const OF_SOURCES: [&str; 6] = ["bounded", "max_leak", "time_partition", "time_zone", "on_error", "idle_timeout"];
 const OF_THE_PROCESS: [&str; 3] = ["memory_limit", "spill_dir", "disk_limit"];
 
 /// Names and values, as text, in the order in which they were given.
@@ -112,6 +115,8 @@ pub(crate) struct With {
     pub(crate) settings: Values,
     /// Options of the object store.
     pub(crate) store: BTreeMap<String, String>,
+    /// Options of a log and of its messages' format.
+    pub(crate) log: BTreeMap<String, String>,
 }
 
 impl With {
@@ -123,14 +128,15 @@ impl With {
                 if with.own.insert(name.clone(), value.clone()).is_some() {
                     return Err(Error::sql(format!("{what}: option `{name}` is given twice; give it once")));
                 }
-            } else if stores::is_option(name) {
+            } else if stores::is_option(name) || (scope == Scope::Source && tails::is_option(name)) {
                 if secrets::is_secret(name) && secrets::variable(value).is_none() {
                     return Err(Error::sql(format!(
                         "{what}: `{name}` would be written to the catalog; write {name} = '${{NAME}}', which keeps the name \
                          only, or give credentials in the environment or with --store-option"
                     )));
                 }
-                with.store.insert(name.clone(), value.clone());
+                let of = if stores::is_option(name) { &mut with.store } else { &mut with.log };
+                of.insert(name.clone(), value.clone());
             } else {
                 check_scope(name, scope, what)?;
                 Settings::default().set(name, value).map_err(|e| in_statement(e, name, own, what))?;
@@ -183,6 +189,8 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("bounded", "Sources get no more rows: an ended one does not hold the others up"),
         ("time_partition", "What carries time in a history: columns, a grain, or a pattern such as '{%Y/%m/%d}'"),
         ("time_zone", "The zone of the calendar by which a history is partitioned [default: UTC]"),
+        ("on_error", "Messages of a log that cannot be read: 'table' keeps them beside the result, 'fail' or 'skip'"),
+        ("idle_timeout", "How long a part of a log may be quiet before nobody waits for it [default: 30 s]"),
         ("late", "What becomes of late rows: 'table' keeps them beside the result"),
         ("on_change", "When rows that were read are removed or rewritten: 'stop' or 'ignore'"),
         ("memory_limit", "Memory for all jobs together, such as '4 GB' [default: 60 % of the machine or cgroup]"),

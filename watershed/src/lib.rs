@@ -53,6 +53,7 @@
 //! * `execute`: one text, statement by statement.
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
+//! * `tails`: the log of a source.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
 //! * `dimensions`, `csv`, `late`: tables as queries read them.
 //! * `jobs`, `bindings`: from a statement to a running job.
@@ -80,6 +81,8 @@ mod diff;
 pub mod catalog;
 
 mod sources;
+
+mod tails;
 
 mod names;
 

@@ -95,6 +95,13 @@ async fn once(
         match entry.kind {
             Kind::Source => {
                 let source = open_source(engine, layers, entry).await?;
+                if !source.has_history() {
+                    return Err(Error::input(format!(
+                        "{0} is a log, which a query that runs once cannot read; make a view over it, or an archive (INSERT INTO \
+                         a table SELECT … FROM {0})",
+                        entry.name
+                    )));
+                }
                 let history = source.history.as_ref();
                 let files = if with_files { files(history, history.pin(None).await?).await? } else { vec![] };
                 known.planner.add_table(&entry.name, source.layout().clone(), files)?;
@@ -121,7 +128,10 @@ async fn once(
 /// Opens the source of a catalog entry, under the settings in force.
 pub(crate) async fn open_source(engine: &Engine, layers: &Layers, entry: &Entry) -> Result<OpenSource> {
     let declared = declared(engine, layers, entry)?;
-    let location = entry.location.as_deref().unwrap_or(&declared.lake);
+    let location = match (&entry.location, &declared.lake) {
+        (Some(location), _) | (None, Some(location)) => location,
+        (None, None) => return declared.open("").await,
+    };
     declared.open(location).await
 }
 
@@ -143,7 +153,7 @@ pub(crate) fn query_of(entry: &Entry) -> Result<Query> {
 
 fn declared(engine: &Engine, layers: &Layers, entry: &Entry) -> Result<Declared> {
     match statement_of(entry)? {
-        Statement::CreateSource(source) => Declared::new(&source, layers, engine.stores()),
+        Statement::CreateSource(source) => Declared::new(&source, layers, engine.stores(), engine.variables()),
         _ => Err(Error::bug(format!("the catalog's statement of source {} makes no source", entry.name))),
     }
 }
@@ -221,7 +231,7 @@ impl Known {
     }
 
     fn register_stores(&self, engine: &Engine) -> Result<()> {
-        for source in self.sources.values() {
+        for source in self.sources.values().filter(|source| source.has_history()) {
             let runtime = self.planner.task_context().runtime_env();
             engine.place(&source.stores, &source.layout().location, &runtime)?;
         }

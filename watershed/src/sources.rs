@@ -2,19 +2,22 @@
 //!
 //! A source is opened when something reads it and not before, so that a catalog with a thousand sources costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
-use watershed_core::history::{History, Layout};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use watershed_core::history::{History, Layout, NoHistory};
 use watershed_core::time::{Grain, Span, Zone};
 use watershed_core::{Error, Result};
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
 
+use crate::engine::shown;
 use crate::layers::{Layers, Scope, With};
+use crate::tails::{DeclaredTail, OpenTail};
 
 /// Options of `CREATE SOURCE … WITH` besides settings and those of the object store.
-const OWN: [&str; 3] = ["lake", "tail", "format"];
+const OWN: [&str; 5] = ["lake", "tail", "format", "start", "archive"];
 
 /// A declared source, checked.
 #[derive(Clone, Debug)]
@@ -23,13 +26,20 @@ pub(crate) struct Declared {
     pub(crate) time_column: Option<String>,
     pub(crate) delay: Span,
     /// Where its history lies, as written.
-    pub(crate) lake: String,
+    pub(crate) lake: Option<String>,
+    pub(crate) tail: Option<DeclaredTail>,
+    /// Of a log without a history.
+    columns: Option<SchemaRef>,
     pub(crate) stores: Stores,
     bounded: bool,
     max_leak: Option<Span>,
     time_partition: Option<String>,
     time_zone: Option<Zone>,
+    variables: Variables,
 }
+
+/// What secrets in a statement stand for.
+type Variables = BTreeMap<String, String>;
 
 /// A source whose history was opened.
 #[derive(Clone)]
@@ -40,30 +50,62 @@ pub(crate) struct OpenSource {
     pub(crate) bounded: bool,
     pub(crate) max_leak: Span,
     pub(crate) history: Arc<dyn History>,
+    pub(crate) tail: Option<OpenTail>,
     pub(crate) stores: Stores,
 }
 
 impl Declared {
     /// Reads the statement's options, under the settings in force.
-    pub(crate) fn new(source: &CreateSource, layers: &Layers, stores: &Stores) -> Result<Self> {
+    pub(crate) fn new(source: &CreateSource, layers: &Layers, stores: &Stores, variables: &Variables) -> Result<Self> {
         let what = format!("source {}", source.name);
         let with = With::sort(&source.options, &OWN, Scope::Source, &what)?;
-        for later in ["tail", "format"] {
-            if with.own(later).is_some() {
+        let settings = layers.resolve(&with.settings)?;
+        let own = |name: &'static str| with.own(name).map(str::to_string);
+        let tail = match with.own("tail") {
+            Some(url) => Some(DeclaredTail::new(url, own, with.log.clone(), &settings, &what)?),
+            None => None,
+        };
+        let lonely = ["format", "start", "archive"].into_iter().find(|name| with.own(name).is_some());
+        let lonely = lonely.or(with.log.keys().next().map(String::as_str)).filter(|_| tail.is_none());
+        if let Some(name) = lonely {
+            return Err(Error::sql(format!(
+                "{what}: `{name}` speaks of a log, and there is none: give tail = 'kafka://…'"
+            )));
+        }
+        let lake = own("lake");
+        match (&lake, &tail) {
+            (None, None) => {
                 return Err(Error::sql(format!(
-                    "{what}: `{later}` is not supported yet; a source reads a lake table's history: WITH (lake = 'location')"
+                    "{what}: say where its history lies, or its log, or both: WITH (lake = 'location', tail = 'kafka://…')"
                 )));
             }
+            (None, Some(_)) if source.columns.is_none() => {
+                return Err(Error::sql(format!(
+                    "{what}: say what columns its messages have: CREATE SOURCE {} (ts TIMESTAMP, …, WATERMARK FOR ts AS ts) …",
+                    source.name
+                )));
+            }
+            (None, Some(_)) if with.own("archive").is_some() => {
+                return Err(Error::sql(format!("{what}: `archive` says how far a lake table is, and there is none")));
+            }
+            (Some(_), Some(_)) if with.own("start").is_some() => {
+                return Err(Error::sql(format!(
+                    "{what}: `start` is for a log without a history; this one begins where its lake table ends"
+                )));
+            }
+            (_, Some(_)) if settings.bounded => {
+                return Err(Error::sql(format!("{what}: `bounded` is for a history that ends; a log goes on")));
+            }
+            _ => {}
         }
-        let lake = with
-            .own("lake")
-            .ok_or_else(|| Error::sql(format!("{what}: say where its history lies: WITH (lake = 'location')")))?;
-        let settings = layers.resolve(&with.settings)?;
         Ok(Declared {
             name: source.name.clone(),
             time_column: source.time_column.clone(),
             delay: source.delay,
-            lake: lake.to_string(),
+            lake,
+            tail,
+            columns: source.columns.clone(),
+            variables: variables.clone(),
             stores: stores.with_options(with.store.clone()),
             bounded: settings.bounded,
             max_leak: settings.max_leak,
@@ -74,6 +116,10 @@ impl Declared {
 
     /// Opens the history; `location` is the catalog's, so that a relative path means what it meant when it was declared.
     pub(crate) async fn open(&self, location: &str) -> Result<OpenSource> {
+        let columns = self.columns.as_ref().filter(|_| self.lake.is_none());
+        if let (Some(columns), Some(tail)) = (columns, &self.tail) {
+            return self.open_log(columns, tail).map_err(|e| in_source(&self.name, e));
+        }
         let open = async |time_column: Option<String>| {
             let (time_partition, time_zone) = (self.time_partition.clone(), self.time_zone);
             let options = HistoryOptions { time_column, time_partition, time_zone, untimed: false };
@@ -84,8 +130,20 @@ impl Declared {
             None => own_time_column(open(None).await?.layout()).map_err(|e| in_source(&self.name, e))?,
         };
         let history = open(Some(time_column.clone())).await?;
-        let grain = history.layout().time_partition.as_ref().map(|(_, grain)| *grain);
+        let layout = history.layout();
+        let grain = layout.time_partition.as_ref().map(|(_, grain)| *grain);
+        let tail = match &self.tail {
+            None => None,
+            Some(tail) => {
+                let fields = layout.file_schema.fields().iter().chain(&layout.partition_columns).cloned();
+                let table = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                let derived = derived(layout, &time_column);
+                let open = tail.open(&table, &time_column, derived, &self.variables);
+                Some(open.map_err(|e| in_source(&self.name, e))?)
+            }
+        };
         Ok(OpenSource {
+            tail,
             name: self.name.clone(),
             time_column,
             delay: self.delay,
@@ -97,7 +155,63 @@ impl Declared {
     }
 }
 
+impl Declared {
+    fn open_log(&self, columns: &SchemaRef, tail: &DeclaredTail) -> Result<OpenSource> {
+        let layout = Layout {
+            location: tail.url.clone(),
+            store: "file:///".to_string(),
+            file_schema: Arc::clone(columns),
+            partition_columns: vec![],
+            time_partition: None,
+            stored: None,
+            inferred: false,
+        };
+        let time_column = match &self.time_column {
+            Some(declared) => declared.clone(),
+            None => own_time_column(&layout)?,
+        };
+        Ok(OpenSource {
+            name: self.name.clone(),
+            tail: Some(tail.open(columns, &time_column, None, &self.variables)?),
+            time_column,
+            delay: self.delay,
+            bounded: false,
+            max_leak: self.max_leak.unwrap_or(default_leak(None)),
+            history: Arc::new(NoHistory(layout)),
+            stores: self.stores.clone(),
+        })
+    }
+
+    /// Where the source lies, as catalogs show it.
+    pub(crate) fn place(&self) -> Result<String> {
+        match (&self.lake, &self.tail) {
+            (Some(lake), _) => Ok(shown(&self.stores.open(lake)?)),
+            (None, Some(tail)) => Ok(tail.url.clone()),
+            (None, None) => Err(Error::bug(format!("source {} lies nowhere", self.name))),
+        }
+    }
+}
+
+/// The partition column that is made from the event time, by its index in the table.
+fn derived(layout: &Layout, time_column: &str) -> Option<(usize, Grain)> {
+    let (column, grain) = layout.time_partition.as_ref()?;
+    let at = layout.partition_columns.iter().position(|field| field.name() == column)?;
+    let made = column.strip_prefix(time_column).is_some_and(|rest| {
+        Grain::NAMES.iter().any(|(name, named)| named == grain && rest.strip_prefix('_') == Some(*name))
+    });
+    let fits = match (grain, layout.partition_columns[at].data_type()) {
+        (Grain::Day, DataType::Date32) | (Grain::Hour, DataType::Timestamp(..)) => true,
+        _ => false,
+    };
+    (made && fits).then_some((layout.file_schema.fields().len() + at, *grain))
+}
+
 impl OpenSource {
+    /// Whether it has files.
+    pub(crate) fn has_history(&self) -> bool {
+        !matches!(self.layout().location.split_once("://"), Some(("kafka", _)))
+    }
+
     /// What the planner has to know of it.
     pub(crate) fn table(&self) -> SourceTable {
         SourceTable {

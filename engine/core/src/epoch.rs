@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::account::Account;
 use crate::history::{DataFile, Version};
 use crate::sink::PreparedCommit;
+use crate::tail::TailPosition;
 use crate::time::EventTime;
 
 /// The format of manifests that this version writes and reads.
@@ -40,6 +41,9 @@ pub struct Position {
     pub timeless_read: bool,
     /// The wall time against which partitions were judged closed, as the last run saw it.
     pub judged_at: EventTime,
+    /// Where it stands in its log; `None` while it still reads its history, or has no log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<TailPosition>,
 }
 
 impl Default for Position {
@@ -52,6 +56,7 @@ impl Default for Position {
             keepsake: None,
             timeless_read: false,
             judged_at: EventTime::MIN,
+            tail: None,
         }
     }
 }

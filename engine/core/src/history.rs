@@ -7,6 +7,7 @@
 //! Invariant: partitions of a snapshot are sorted by start and do not overlap; a partition without a time (NULL) comes
 //! apart from them. A file's identity is its path, which a history never reuses for other bytes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -134,6 +135,8 @@ pub enum Version {
     Delta { version: u64, table_id: String },
     /// A folder's listing, named by the hash of its (path, size, ETag) lines.
     Listing { digest: String },
+    /// Of a source that has a log only.
+    Nothing,
 }
 
 /// A pinned state of a history.
@@ -179,6 +182,16 @@ pub struct Removed {
     pub interval: Option<Interval>,
 }
 
+/// What writers of logs recorded in a version of a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// Of each application, the version of its last commit: of one that archives part `n` of a log as `{x}-{n}`, the offset
+    /// of the last message it wrote.
+    pub transactions: BTreeMap<String, i64>,
+    /// Of those of them that recorded it, the latest event time they wrote.
+    pub newest: BTreeMap<String, EventTime>,
+}
+
 /// The seam to a lake table that is read as history.
 ///
 /// Laws: `pin` of the same version gives the same files and partitions, or an error that names the version, never fewer
@@ -207,4 +220,41 @@ pub trait History: Send + Sync {
     /// Cuts long files into pieces of whole row groups, each with its own rows and times; short ones, pieces, and files whose
     /// footers cannot tell come back as they are, with what [`History::look`] fills in.
     async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>>;
+
+    /// What writers of logs recorded in a version. A history that keeps no records has none.
+    async fn records(&self, _: &Version) -> Result<Records> {
+        Ok(Records::default())
+    }
+}
+
+/// The history of a source that has a log only: columns, and no files.
+#[derive(Clone, Debug)]
+pub struct NoHistory(pub Layout);
+
+#[async_trait]
+impl History for NoHistory {
+    fn layout(&self) -> &Layout {
+        &self.0
+    }
+
+    async fn pin(&self, _: Option<(&Version, Option<&[u8]>)>) -> Result<Snapshot> {
+        let version = Version::Nothing;
+        Ok(Snapshot { version, partitions: vec![], timeless: vec![], by_statistics: false, keepsake: None })
+    }
+
+    async fn changes(&self, _: &Snapshot, _: &Snapshot) -> Result<Changes> {
+        Ok(Changes::default())
+    }
+
+    async fn look(&self, _: &mut [&mut DataFile]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
+        Ok(vec![None; files.len()])
+    }
+
+    async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>> {
+        Ok(files)
+    }
 }

@@ -12,6 +12,8 @@
 //! * [`cut`]: files grouped by their statistics, where no partition does it or slices shall be narrower.
 //! * [`increment`]: what a history's growth between two runs means for where a job stands in it.
 //! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
+//! * [`tail`]: a live log in parts, and how its messages become facts.
+//! * [`log`]: the pure decisions of reading it: what it promises, which part is next, where the seam lies.
 //! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
 //! * [`account`]: what became of the rows that were opened.
 //! * [`widen`]: which type holds the values of another.
@@ -35,6 +37,10 @@ pub mod cut;
 pub mod increment;
 
 pub mod slice;
+
+pub mod tail;
+
+pub mod log;
 
 pub mod scan;
 

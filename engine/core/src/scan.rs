@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::history::{DataFile, DeletedRows, Times};
+use crate::tail::LogRows;
 use crate::time::EventTime;
 
 /// A file to scan within a step, perhaps only the row groups whose first byte lies in a byte range.
@@ -29,7 +30,9 @@ pub struct ScanFile {
 #[derive(Clone, Debug, Default)]
 pub struct ScanInput {
     pub files: Vec<ScanFile>,
-    /// Set when any of the files may hold rows that must be rejected.
+    /// Rows of the source's log; a step reads files or a log.
+    pub log: Vec<LogRows>,
+    /// Set when any of them may hold rows that must be rejected.
     pub inspect: Option<Inspect>,
 }
 

@@ -40,6 +40,10 @@ pub struct Settings {
     pub time_partition: Option<String>,
     /// The zone of the calendar by which a history is partitioned; `None`: UTC.
     pub time_zone: Option<Zone>,
+    /// What becomes of messages that no fact can be made of.
+    pub on_error: OnError,
+    /// How long a part of a log may be quiet before the watermark waits for it no more.
+    pub idle_timeout: Span,
     pub late: Late,
     pub on_change: OnChange,
     /// Bytes; `None`: 60 % of the machine or cgroup.
@@ -74,6 +78,8 @@ impl Default for Settings {
             bounded: false,
             time_partition: None,
             time_zone: None,
+            on_error: OnError::Table,
+            idle_timeout: Span(30 * Span::SECOND.0),
             late: Late::Table,
             on_change: OnChange::Stop,
             memory_limit: None,
@@ -96,6 +102,18 @@ pub enum Late {
     Table,
 }
 
+/// What becomes of messages that no fact can be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Kept in `{location}_late`, with what is wrong.
+    Table,
+    /// The job stops.
+    Fail,
+    /// Counted, and not kept.
+    Skip,
+}
+
 /// What to do when facts that were read are removed or rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,7 +124,7 @@ pub enum OnChange {
 
 impl Settings {
     /// Every name that [`Settings::set`] takes.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 23] = [
         "slice",
         "from",
         "to",
@@ -118,6 +136,8 @@ impl Settings {
         "bounded",
         "time_partition",
         "time_zone",
+        "on_error",
+        "idle_timeout",
         "late",
         "on_change",
         "memory_limit",
@@ -131,7 +151,7 @@ impl Settings {
     ];
 
     /// Names that are reserved for what is still to come.
-    pub const NOT_YET: [&'static str; 5] = ["archive", "format", "on_error", "tail", "timestamp_type"];
+    pub const NOT_YET: [&'static str; 1] = ["timestamp_type"];
 
     /// Sets one by name, from text. An unknown name or a value that is none is an error that says what there is.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
@@ -165,6 +185,15 @@ impl Settings {
                 let zone = value.parse().map_err(|e| Error::input(format!("time_zone = '{value}': {e}")))?;
                 self.time_zone = Some(zone);
             }
+            "on_error" => {
+                self.on_error = match value {
+                    "table" => OnError::Table,
+                    "fail" => OnError::Fail,
+                    "skip" => OnError::Skip,
+                    _ => return Err(wrong("'table', 'fail' or 'skip'")),
+                }
+            }
+            "idle_timeout" => self.idle_timeout = span()?,
             "late" => {
                 self.late = match value {
                     "table" => Late::Table,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::history::DeletionVector;
+use crate::tail::Part;
+use crate::time::EventTime;
 
 /// A data file that was written whole and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,34 @@ pub struct WrittenFile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PreparedCommit {
     pub files: Vec<WrittenFile>,
+    /// What of a log the table has with this commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<Archived>,
+}
+
+/// How far a log is in a table: recorded in the very commit that brings the rows, one `txn` action a part (design §5).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Archived {
+    /// The `x` of the application ids `{x}-{part}`.
+    pub archive: String,
+    pub parts: BTreeMap<Part, ArchivedPart>,
+}
+
+/// How far one part of a log is in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchivedPart {
+    /// The offset of the last message that was written.
+    pub last: i64,
+    /// The latest event time written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<EventTime>,
+}
+
+impl Archived {
+    /// The application id of a part.
+    pub fn application(archive: &str, part: Part) -> String {
+        format!("{archive}-{part}")
+    }
 }
 
 impl PreparedCommit {

@@ -21,6 +21,9 @@ pub struct Standing<'a> {
     pub closed: usize,
     /// An ended source leaves the minimum: declared `bounded`, or a run with `--final`.
     pub bounded: bool,
+    /// The source goes on in a log: all its partitions may be read, and however much of the history is read, facts earlier
+    /// than this may still come from the log (design §5).
+    pub goes_on: Option<EventTime>,
     pub delay: Span,
     pub max_leak: Span,
     /// Now + `max_ahead`: a partition that starts beyond it lies in the future and promises nothing.
@@ -75,8 +78,10 @@ impl<'a> Standing<'a> {
     /// The partitions that may be read now, in order.
     pub fn readable(&self, rules: &Rules) -> &'a [TimePartition] {
         let partitions = &self.snapshot.partitions;
-        // A source that leaves the minimum is passed by others: whatever it has must be read before that.
-        let closed = if self.leaves_minimum(rules) { partitions.len() } else { self.closed };
+        // A source that leaves the minimum is passed by others: whatever it has must be read before that. One that goes on in
+        // a log gets there only when it has read everything.
+        let all = self.leaves_minimum(rules) || self.goes_on.is_some();
+        let closed = if all { partitions.len() } else { self.closed };
         let from = begin_at(partitions, self.position.boundary);
         &partitions[from.min(closed)..closed]
     }
@@ -90,11 +95,19 @@ impl<'a> Standing<'a> {
     }
 
     fn leaves_minimum(&self, rules: &Rules) -> bool {
-        self.bounded || rules.to_the_end
+        self.goes_on.is_none() && (self.bounded || rules.to_the_end)
     }
 
     /// What the source promises once everything that starts before `boundary` has been read: no unread fact is earlier.
     fn promise(&self, boundary: EventTime, rules: &Rules) -> EventTime {
+        let Some(cap) = self.goes_on else { return self.promise_of_history(boundary, rules) };
+        if begin_at(&self.snapshot.partitions, boundary) == self.snapshot.partitions.len() {
+            return cap;
+        }
+        self.promise_of_history(boundary, rules).min(cap)
+    }
+
+    fn promise_of_history(&self, boundary: EventTime, rules: &Rules) -> EventTime {
         let at = begin_at(&self.snapshot.partitions, boundary);
         let Some(next) = self.snapshot.partitions.get(at) else {
             return if self.leaves_minimum(rules) { EventTime::MAX } else { self.known_until() };
@@ -136,7 +149,8 @@ fn earliest(file: &DataFile, partition: &TimePartition) -> EventTime {
 
 /// Where a run over histories stops: the smallest end of a last closed partition, among sources that more may come to.
 fn stop_at(sources: &[Standing<'_>], rules: &Rules) -> EventTime {
-    let ends = sources.iter().filter(|s| !s.leaves_minimum(rules)).map(Standing::known_until);
+    let stays = |s: &&Standing<'_>| !s.leaves_minimum(rules) && s.goes_on.is_none();
+    let ends = sources.iter().filter(stays).map(Standing::known_until);
     ends.min().unwrap_or(EventTime::MAX)
 }
 

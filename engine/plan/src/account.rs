@@ -88,9 +88,20 @@ fn of_scan(scan: &CountedExec) -> Result<Account> {
         reader = below;
     }
     let metrics = reader.metrics().unwrap_or_default();
+    let rejected = account.late + account.bad;
+    if let Some(rows) = scan.of_log {
+        // Nobody wanted the rest, where it was not read to its end.
+        account.opened = if scan.whole() { rows } else { scan.passed() + rejected };
+        return match account.opened == scan.passed() + rejected {
+            true => Ok(account),
+            false => Err(Error::bug(format!(
+                "a log's {rows} rows came to {} that passed and {rejected} that were kept aside",
+                scan.passed()
+            ))),
+        };
+    }
     let pruned = Pruned::of(&metrics);
     let opened = scan.watched.opened(|path| pruned.files.contains(path));
-    let rejected = account.late + account.bad;
     account.files = opened.files;
     account.pruned_files += opened.unopened_files;
     account.row_groups = opened.groups;

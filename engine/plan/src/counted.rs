@@ -23,13 +23,20 @@ pub(crate) struct CountedExec {
     pub(crate) watched: Arc<Watched>,
     /// Files that partition values ruled out.
     pub(crate) pruned_files: u64,
+    /// Of the rows of a log: how many there are.
+    pub(crate) of_log: Option<u64>,
     passed: Arc<AtomicU64>,
     ended: Arc<AtomicUsize>,
 }
 
 impl CountedExec {
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, watched: Arc<Watched>, pruned_files: u64) -> Self {
-        CountedExec { input, watched, pruned_files, passed: Arc::default(), ended: Arc::default() }
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        watched: Arc<Watched>,
+        pruned_files: u64,
+        of_log: Option<u64>,
+    ) -> Self {
+        CountedExec { input, watched, pruned_files, of_log, passed: Arc::default(), ended: Arc::default() }
     }
 
     pub(crate) fn input(&self) -> &Arc<dyn ExecutionPlan> {
@@ -83,7 +90,9 @@ impl ExecutionPlan for CountedExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(input), None) => Ok(Arc::new(CountedExec::new(input, Arc::clone(&self.watched), self.pruned_files))),
+            (Some(input), None) => {
+                Ok(Arc::new(CountedExec::new(input, Arc::clone(&self.watched), self.pruned_files, self.of_log)))
+            }
             _ => internal_err!("a counted scan has one input"),
         }
     }

@@ -186,7 +186,11 @@ impl Fragment {
 
     fn read(&self, hole: &Hole, input: &ScanInput, partitions: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let inspection = input.inspect.as_ref().map(|_| &hole.inspection);
-        let mut bound = hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?;
+        let mut bound = match (input.log.is_empty(), input.files.is_empty()) {
+            (true, _) => hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?,
+            (false, true) => hole.scan.bind_log(&input.log, inspection, partitions)?,
+            (false, false) => return internal_err!("{}: a step reads files or a log", hole.source),
+        };
         bound.plan = PacedExec::over(bound.plan);
         let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
             None => bound.plan,
@@ -198,7 +202,7 @@ impl Fragment {
         if plan.schema().fields() != hole.scan.schema.fields() {
             return internal_err!("{}: a scan has other columns than planned", hole.source);
         }
-        Ok(Arc::new(CountedExec::new(plan, bound.watched, bound.pruned_files)))
+        Ok(Arc::new(CountedExec::new(plan, bound.watched, bound.pruned_files, bound.of_log)))
     }
 }
 

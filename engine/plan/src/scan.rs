@@ -10,10 +10,13 @@
 //!
 //! * [`files`]: a step's files as DataFusion takes them.
 //! * [`hole`]: what stands in a plan where files are still to come.
+//! * [`log`]: the rows of a log in their place.
 
 mod files;
 
 mod hole;
+
+mod log;
 
 pub(crate) use hole::SourceScanExec;
 
@@ -99,6 +102,8 @@ pub(crate) struct Bound {
     pub(crate) watched: Arc<Watched>,
     /// Files that partition values ruled out.
     pub(crate) pruned_files: u64,
+    /// Of a log: its rows.
+    pub(crate) of_log: Option<u64>,
 }
 
 /// What an inspected scan yields: columns of the table by index, then file, partition and row.
@@ -251,7 +256,7 @@ impl Scan {
             .with_file_groups(groups)
             .with_expr_adapter(adapter)
             .build();
-        Ok(Bound { plan: DataSourceExec::from_data_source(config), watched, pruned_files })
+        Ok(Bound { plan: DataSourceExec::from_data_source(config), watched, pruned_files, of_log: None })
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn streams(
 
 fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> ScanInput {
     let files = &step.reads[input];
+    let log = step.logs[input].clone();
     let inspect = (!graph.stages.is_empty() && step.suspect[input]).then(|| Inspect {
         watermark: step.before,
         ahead: step.ahead,
@@ -105,7 +106,7 @@ fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> S
     if let Some(deleted) = step.deleted.get(input) {
         mark(&mut files, &step.reads[input], deleted);
     }
-    ScanInput { files, inspect }
+    ScanInput { files, log, inspect }
 }
 
 /// Hands the marks of files on to their pieces, which come in the same order.

@@ -20,8 +20,10 @@ use watershed_core::clock::Clock;
 use watershed_core::history::{History, Version};
 use watershed_core::operator::Operator;
 use watershed_core::scan::ScanInput;
+pub use watershed_core::settings::OnError;
 use watershed_core::settings::Settings;
 use watershed_core::sink::Sink;
+use watershed_core::tail::{Decode, Malformed, Start, Tail};
 use watershed_core::time::Span;
 
 use crate::progress::Progress;
@@ -39,6 +41,8 @@ pub struct Job {
     /// The tables that the graph joins, by name, and the version of each that it was planned over.
     pub dimensions: BTreeMap<String, Version>,
     pub sink: Arc<dyn Sink>,
+    /// The result is an archive of its source's log, under this name: each commit records how far.
+    pub archive: Option<String>,
     /// Takes late and bad rows.
     pub rejects: Arc<dyn Sink>,
     pub settings: Settings,
@@ -50,6 +54,8 @@ pub struct Job {
 pub struct Goal {
     /// Read open partitions too, close every window, and end the job for good.
     pub to_the_end: bool,
+    /// End at the newest message of the logs, instead of waiting for more.
+    pub until_caught_up: bool,
 }
 
 /// A source of the job.
@@ -63,6 +69,30 @@ pub struct Input {
     pub bounded: bool,
     /// How far into later partitions its rows may leak and are waited for.
     pub max_leak: Span,
+    /// The log that it goes on in.
+    pub tail: Option<TailInput>,
+}
+
+/// The log of a source.
+#[derive(Clone)]
+pub struct TailInput {
+    pub tail: Arc<dyn Tail>,
+    pub decode: Arc<dyn Decode>,
+    /// The event time, by its index in what is decoded.
+    pub time: usize,
+    /// How the table of rejected rows names the log.
+    pub origin: Arc<str>,
+    /// Where it begins, where no history says.
+    pub start: Start,
+    /// The archive of it that its history is, where that is not clear.
+    pub archive: Option<String>,
+    /// How long a part may be quiet before nobody waits for it.
+    pub idle: Span,
+    /// How long before its newest fact a history is open, where its writer did not record how far each part got.
+    pub grace: Span,
+    pub on_error: OnError,
+    /// Messages that no fact could be made of, as rows of the table of rejected rows.
+    pub malformed: Arc<dyn Fn(&Malformed) -> Result<RecordBatch> + Send + Sync>,
 }
 
 /// What is done with the rows.

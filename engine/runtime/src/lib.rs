@@ -14,7 +14,8 @@
 //! Modules in the order in which a run goes through them:
 //!
 //! * [`job`]: what a run is given.
-//! * [`sources`]: pinned histories, and the steps over them.
+//! * [`sources`]: pinned histories, logs, and the steps over them.
+//! * [`feed`]: a log being read.
 //! * [`read`]: which files a position says have been read.
 //! * [`preview`]: the steps that a run would do.
 //! * [`fragment`]: a step's files, bound and running.
@@ -33,6 +34,8 @@
 pub mod job;
 
 pub(crate) mod sources;
+
+pub(crate) mod feed;
 
 pub mod read;
 
@@ -63,7 +66,7 @@ pub mod record;
 pub mod progress;
 
 pub use fragment::scanned_bytes;
-pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage};
+pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage, TailInput};
 pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
 pub use read::read_so_far;

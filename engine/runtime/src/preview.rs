@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use object_store::memory::InMemory;
+use watershed_core::clock::Clock;
 use watershed_core::epoch::{Manifest, Position};
 use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Snapshot, Version};
 use watershed_core::settings::Settings;
@@ -15,7 +16,7 @@ use watershed_core::{EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
 use crate::job::{Goal, Input};
-use crate::sources::Sources;
+use crate::sources::{Next, Sources};
 
 /// A step as a run would do it.
 #[derive(Clone, Debug)]
@@ -34,13 +35,14 @@ pub async fn preview(
     manifest: Option<&Manifest>,
     settings: &Settings,
     goal: Goal,
-    now: EventTime,
+    clock: &Arc<dyn Clock>,
     checkpoints: &Checkpoints,
     workers: usize,
 ) -> Result<Vec<PreviewStep>> {
     let positions: BTreeMap<String, Position> = manifest.map(|m| m.positions.clone()).unwrap_or_default();
     let aside = checkpoints.aside(Arc::new(InMemory::new()), &positions).await?;
-    let unopened = |input: Input| Input { history: Arc::new(Unopened(input.history)), ..input };
+    // What comes of a log is nobody's to foresee.
+    let unopened = |input: Input| Input { history: Arc::new(Unopened(input.history)), tail: None, ..input };
     let mut sources = Sources::open(
         inputs.into_iter().map(unopened).collect(),
         &positions,
@@ -48,14 +50,14 @@ pub async fn preview(
         manifest.is_some_and(|m| !m.state.is_empty()),
         settings,
         goal,
-        now,
+        clock,
         &aside,
         None,
         workers,
     )
     .await?;
     let mut steps = vec![];
-    while let Some(step) = sources.next().await? {
+    while let Next::Step(step) = sources.next().await? {
         let boundary = step.positions.values().map(|p| p.boundary).min().unwrap_or(EventTime::MAX);
         steps.push(PreviewStep { reads: step.reads, watermark: step.watermark, boundary });
     }

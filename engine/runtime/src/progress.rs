@@ -41,6 +41,8 @@ pub struct ProgressUpdate {
     pub newest: Option<EventTime>,
     /// Epochs of this run that put rows into a table.
     pub commits: u64,
+    /// Messages that the logs have and that were not read, as far as known; `None` while no log is read.
+    pub lag_messages: Option<u64>,
     /// Bytes accounted for in the memory pool of all jobs, and its size.
     pub memory_used: u64,
     pub memory_limit: Option<u64>,
@@ -64,6 +66,7 @@ impl ProgressUpdate {
             state: StateSize::default(),
             newest: None,
             commits: 0,
+            lag_messages: None,
             memory_used: 0,
             memory_limit: None,
         }

@@ -197,10 +197,21 @@ pub(crate) fn same_dimensions(job: &Job, replay: &Replay) -> Result<()> {
     )))
 }
 
+/// What was read of a log in which steps is not on record, so that they cannot be repeated exactly.
+pub(crate) fn no_logs(job: &Job, replay: &Replay) -> Result<()> {
+    let Some((name, _)) = replay.positions.iter().find(|(_, position)| position.tail.is_some()) else { return Ok(()) };
+    Err(Error::stopped(format!(
+        "job {}: its newest checkpoint is lost, and the steps over the log of {name} that led to it cannot be repeated exactly; \
+         bring the checkpoint back, or build the view anew with CREATE OR REPLACE",
+        job.name
+    )))
+}
+
 fn in_words(version: &Version) -> String {
     match version {
         Version::Delta { version, .. } => format!("version {version}"),
         Version::Listing { digest } => format!("listing {digest}"),
+        Version::Nothing => "nothing".to_string(),
     }
 }
 

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::StateSize;
 use watershed_core::sink::EpochWriter;
+use watershed_core::tail::Tail;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
@@ -37,7 +38,7 @@ use crate::record::{Recorder, RunState};
 use crate::recover::{Held, Replay};
 use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
-use crate::sources::{Sources, Step};
+use crate::sources::{Next, Sources, Step};
 use crate::stop::Stop;
 
 /// The shortest epoch, and the part of the run so far that an epoch may last: early in a run epochs follow closely, later
@@ -94,6 +95,8 @@ struct Runner {
     run: Counts,
     /// The last epoch that each sink has, or is about to have by the commit under way.
     committed: BTreeMap<String, Option<u64>>,
+    /// The logs of the sources, which are told how far the job is.
+    tails: Tails,
     /// The chunks of the newest manifest, and where each chunk that a shard keeps lies.
     state: Vec<ChunkRef>,
     /// How many shards froze them: a claim passes on the state of a run that may have had another number.
@@ -113,6 +116,8 @@ struct Runner {
     newest: Option<EventTime>,
     /// Epochs of this run that had rows to commit.
     commits: u64,
+    /// Messages of logs that were not read yet.
+    lag: Option<u64>,
     /// The most that was held at once, just before windows were closed.
     peak: StateSize,
     join: u64,
@@ -123,6 +128,9 @@ struct Runner {
 
 /// A stage of a step, under way in every shard; ends when it is dropped.
 type Work = Vec<SpawnedTask<Result<(Shard, Report)>>>;
+
+/// Logs by their sources.
+type Tails = Vec<(String, Arc<dyn Tail>)>;
 
 /// The files of the epoch in hand.
 struct Writers {
@@ -148,18 +156,23 @@ impl Runner {
                 stopped = true;
                 break;
             }
-            let Some(current) = (match ahead.take() {
-                Some(running) => Some(running),
-                None => self.read_ahead(sources).await?,
-            }) else {
-                break;
+            let current = match ahead.take() {
+                Some(running) => running,
+                None => match sources.next().await? {
+                    Next::Step(step) => self.start(*step)?,
+                    Next::Quiet => {
+                        self.quiet(sources).await?;
+                        continue;
+                    }
+                    Next::End => break,
+                },
             };
             // Not before a replay: the claim would be a newest checkpoint that knows nothing of it, and go on without.
             if !claimed && self.replay.is_none() {
                 self.claim().await?;
             }
             claimed = true;
-            let Running { step, streams, rejects, plan } = current;
+            let Running { mut step, streams, rejects, plan } = current;
             let advance = Advance { before: step.before, watermark: step.watermark };
             let work = self.dispatch(0, streams, advance);
             if !self.asked().requested() {
@@ -169,10 +182,11 @@ impl Runner {
                 return Err(culprit::named(&self.job.graph, &step, &self.context.tasks, e).await);
             }
             let (rows, bytes) = Running::scanned(&plan);
-            self.run.rows += rows;
-            self.run.bytes += bytes;
+            self.run.rows += rows + step.log_rows();
+            self.run.bytes += bytes + step.log_bytes;
             self.run.account += self.job.graph.fragment.account(&plan)?;
             self.reject(rejects.drain()).await?;
+            self.malformed(&mut step).await?;
             self.account(&step);
             let caught_up = self.replayed(&step)?;
             tracing::debug!(
@@ -191,6 +205,7 @@ impl Runner {
             if self.replay.is_none() && self.epoch_is_due() {
                 self.end_epoch(false).await?;
             }
+            self.look_at(sources);
             self.tell();
         }
         if self.replay.is_some() {
@@ -211,11 +226,23 @@ impl Runner {
         Ok(self.summary(!claimed, stopped))
     }
 
+    /// How far the logs have come.
+    fn look_at(&mut self, sources: &Sources) {
+        if sources.reads_logs() {
+            self.lag = sources.lag();
+            self.newest = self.newest.max(sources.known_until());
+        }
+    }
+
     async fn read_ahead(&self, sources: &mut Sources) -> Result<Option<Running>> {
         match sources.next().await? {
-            Some(step) => Ok(Some(Running::start(&self.job.graph, step, &self.context.tasks)?)),
-            None => Ok(None),
+            Next::Step(step) => Ok(Some(self.start(*step)?)),
+            Next::Quiet | Next::End => Ok(None),
         }
+    }
+
+    fn start(&self, step: Step) -> Result<Running> {
+        Running::start(&self.job.graph, step, &self.context.tasks)
     }
 
     /// Takes the next number with the state as it is, so that an older runner of this job can no longer commit.
@@ -271,6 +298,17 @@ impl Runner {
         self.run.late += kept.late;
         self.run.bad += kept.bad;
         for batch in kept.rows {
+            self.writers.rejects.write(0, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps messages that no fact could be made of beside late and bad rows, and counts them.
+    async fn malformed(&mut self, step: &mut Step) -> Result<()> {
+        self.run.bad += step.malformed;
+        self.run.account.opened += step.malformed;
+        self.run.account.bad += step.malformed;
+        for batch in step.rejected.drain(..) {
             self.writers.rejects.write(0, batch).await?;
         }
         Ok(())
@@ -348,6 +386,7 @@ impl Runner {
             state,
             newest: self.newest,
             commits: self.commits,
+            lag_messages: self.lag,
             memory_used: self.context.tasks.memory_pool().reserved() as u64,
             memory_limit: match self.context.tasks.memory_pool().memory_limit() {
                 MemoryLimit::Finite(bytes) => Some(bytes as u64),

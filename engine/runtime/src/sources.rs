@@ -5,9 +5,13 @@
 //! step reads and where the watermark then stands is decided in `core::slice`, what an increment means in
 //! `core::increment`, and where partitions may be cut in `core::cut`; here are the facts for it.
 
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
+use watershed_core::clock::Clock;
 use watershed_core::cut;
 use watershed_core::epoch::Position;
 use watershed_core::history::{DataFile, DeletedRows, History, LONG, Snapshot, Times, Version};
@@ -15,10 +19,12 @@ use watershed_core::increment::increment;
 use watershed_core::scan::is_clean;
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice::{self, Rules, Standing};
+use watershed_core::tail::LogRows;
 use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
+use crate::feed::Feed;
 use crate::job::{Goal, Input};
 use crate::recover::Replay;
 
@@ -37,6 +43,20 @@ pub(crate) struct Sources {
     /// Windows may be open that the end would close.
     windows_open: bool,
     ended: bool,
+    until_caught_up: bool,
+    max_ahead: Span,
+    on_change: OnChange,
+    clock: Arc<dyn Clock>,
+    checkpoints: Checkpoints,
+}
+
+/// What comes next.
+pub(crate) enum Next {
+    Step(Box<Step>),
+    /// Nothing has come that could be read; more may.
+    Quiet,
+    /// The run has come as far as it may.
+    End,
 }
 
 struct Pinned {
@@ -50,6 +70,10 @@ struct Pinned {
     refined: EventTime,
     /// Has been told that its files overlap.
     warned: bool,
+    /// Of a source that goes on in a log: no fact that is earlier is promised not to come, whatever of the history is read.
+    goes_on: Option<EventTime>,
+    /// Its log, once the history is read.
+    feed: Option<Feed>,
 }
 
 /// What is read between two watermark advances.
@@ -71,11 +95,21 @@ pub(crate) struct Step {
     pub(crate) ahead: EventTime,
     /// Where the sources stand after the step.
     pub(crate) positions: BTreeMap<String, Position>,
+    /// Rows of logs, input by input; a step has files or these.
+    pub(crate) logs: Vec<Vec<LogRows>>,
+    pub(crate) log_bytes: u64,
+    /// Messages that no fact could be made of: how many, and those that are kept, as rows of the table of rejected rows.
+    pub(crate) malformed: u64,
+    pub(crate) rejected: Vec<RecordBatch>,
 }
 
 impl Step {
     pub(crate) fn bytes(&self) -> u64 {
-        self.reads.iter().flatten().map(DataFile::bytes).sum()
+        self.reads.iter().flatten().map(DataFile::bytes).sum::<u64>() + self.log_bytes
+    }
+
+    pub(crate) fn log_rows(&self) -> u64 {
+        self.logs.iter().flatten().map(|log| log.rows.num_rows() as u64).sum()
     }
 }
 
@@ -89,14 +123,21 @@ impl Sources {
         windows_open: bool,
         settings: &Settings,
         goal: Goal,
-        now: EventTime,
+        clock: &Arc<dyn Clock>,
         checkpoints: &Checkpoints,
         replay: Option<&Replay>,
         workers: usize,
     ) -> Result<Self> {
+        let now = clock.now();
         let mut pinned = vec![];
         for input in inputs {
             let before = positions.get(&input.name).cloned().unwrap_or_default();
+            if let Some(tail) = &before.tail {
+                let feed = logs::resume(&input, tail, watermark).await?;
+                let snapshot = logs::behind(&before);
+                pinned.push(Pinned { feed, goes_on: Some(EventTime::MIN), ..Pinned::new(input, snapshot, before) });
+                continue;
+            }
             let mut snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
                 Some(then) => pin_at(&input, then, checkpoints).await?,
                 None => input.history.pin(None).await?,
@@ -112,8 +153,8 @@ impl Sources {
             }
             let closed = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
             let continued = position.cut.then_some(position.boundary).into_iter().collect();
-            let refined = EventTime::MIN;
-            pinned.push(Pinned { input, snapshot, position, closed, continued, refined, warned: false });
+            let goes_on = logs::goes_on(&input, &snapshot).await?;
+            pinned.push(Pinned { closed, continued, goes_on, ..Pinned::new(input, snapshot, position) });
         }
         let rules = Rules {
             slice: settings.slice,
@@ -134,6 +175,11 @@ impl Sources {
             ahead: now.plus(settings.max_ahead),
             windows_open,
             ended: false,
+            until_caught_up: goal.until_caught_up,
+            max_ahead: settings.max_ahead,
+            on_change: settings.on_change,
+            clock: Arc::clone(clock),
+            checkpoints: checkpoints.clone(),
         })
     }
 
@@ -154,7 +200,7 @@ impl Sources {
         let standings = self.standings();
         let mut total = 0;
         for (pinned, standing) in self.inputs.iter().zip(&standings) {
-            let whole = self.rules.to_the_end || standing.bounded;
+            let whole = self.rules.to_the_end || standing.bounded || standing.goes_on.is_some();
             let limit = if whole { usize::MAX } else { standing.closed };
             let unread = pinned.snapshot.partitions.iter().take(limit);
             let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
@@ -166,27 +212,45 @@ impl Sources {
     /// The end of the last partition that this run may read, over all sources.
     pub(crate) fn known_until(&self) -> Option<EventTime> {
         let last = |p: &Pinned| {
-            let whole = self.rules.to_the_end || p.input.bounded;
+            let whole = self.rules.to_the_end || p.input.bounded || p.goes_on.is_some();
             let readable = if whole { p.snapshot.partitions.len() } else { p.closed };
             p.snapshot.partitions[..readable].last().map(|p| p.interval.end)
         };
-        self.inputs.iter().filter_map(last).max()
+        let read = self.inputs.iter().filter_map(|p| p.feed.as_ref()?.newest());
+        self.inputs.iter().filter_map(last).chain(read).max()
     }
 
-    /// Decides the next step; `None` when the run has come as far as it may.
-    pub(crate) async fn next(&mut self) -> Result<Option<Step>> {
-        if self.ended || self.rules.to.is_some_and(|to| self.watermark >= to) {
-            return Ok(None);
+    /// Decides the next step.
+    pub(crate) async fn next(&mut self) -> Result<Next> {
+        loop {
+            if self.ended || self.rules.to.is_some_and(|to| self.watermark >= to) {
+                return Ok(Next::End);
+            }
+            if self.logs_go_first() {
+                return self.log_step();
+            }
+            if let Some(step) = self.history_step().await? {
+                return Ok(Next::Step(Box::new(step)));
+            }
+            if self.open_logs().await? {
+                continue;
+            }
+            return match self.reads_logs() {
+                true => self.log_step(),
+                false => Ok(self.last_step().await?.map_or(Next::End, |step| Next::Step(Box::new(step)))),
+            };
         }
+    }
+
+    /// The next step over files; `None` when none may be read now.
+    async fn history_step(&mut self) -> Result<Option<Step>> {
         self.refine().await?;
-        let Some(slice) = slice::next_slice(&self.standings(), &self.rules) else {
-            return self.last_step().await;
-        };
+        let Some(slice) = slice::next_slice(&self.standings(), &self.rules) else { return Ok(None) };
         self.look(slice.boundary).await?;
         // Statistics that were only just read may show that files lie before `from`.
         let slice = slice::next_slice(&self.standings(), &self.rules).unwrap_or(slice);
         let watermark = slice::watermark_after(&self.standings(), &self.rules, slice.boundary, self.watermark);
-        for pinned in &mut self.inputs {
+        for pinned in self.inputs.iter_mut().filter(|p| p.feed.is_none()) {
             let Pinned { position, snapshot, continued, .. } = pinned;
             cut::pass(position, snapshot, continued, slice.boundary);
         }
@@ -266,7 +330,21 @@ impl Sources {
         let inputs = self.inputs.iter().map(|p| (p.input.name.clone(), p.position.clone()));
         let positions = inputs.chain(self.dimensions.clone()).collect();
         let remote = self.inputs.iter().map(|pinned| pinned.input.history.layout().is_remote()).collect();
-        Step { reads, deleted, suspect, remote, before, watermark, ahead: self.ahead, positions }
+        let logs = vec![vec![]; self.inputs.len()];
+        Step {
+            reads,
+            deleted,
+            suspect,
+            remote,
+            before,
+            watermark,
+            ahead: self.ahead,
+            positions,
+            logs,
+            log_bytes: 0,
+            malformed: 0,
+            rejected: vec![],
+        }
     }
 
     /// Reads the statistics that the decision about a slice wants and the file list did not have.
@@ -288,6 +366,7 @@ impl Sources {
             position: &p.position,
             closed: p.closed,
             bounded: p.input.bounded,
+            goes_on: p.feed.as_ref().map(Feed::promise).or(p.goes_on),
             delay: p.input.delay,
             max_leak: p.input.max_leak,
             horizon: self.ahead,
@@ -297,6 +376,20 @@ impl Sources {
 }
 
 impl Pinned {
+    fn new(input: Input, snapshot: Snapshot, position: Position) -> Self {
+        Pinned {
+            input,
+            snapshot,
+            position,
+            closed: 0,
+            continued: BTreeSet::new(),
+            refined: EventTime::MIN,
+            warned: false,
+            goes_on: None,
+            feed: None,
+        }
+    }
+
     /// Says once what it costs that files overlap.
     fn warn(&mut self, start: EventTime, slice: u64) {
         let at = self.snapshot.partitions.partition_point(|p| p.interval.start < start);

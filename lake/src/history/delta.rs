@@ -13,7 +13,9 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use deltalake::kernel::{Add, Snapshot as DeltaSnapshot};
 use futures::TryStreamExt;
-use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Rewritten, Snapshot, Version};
+use watershed_core::history::{
+    Changes, DataFile, DeletedRows, History, Layout, Records, Removed, Rewritten, Snapshot, Version,
+};
 use watershed_core::time::Interval;
 use watershed_core::{Error, Result};
 
@@ -23,6 +25,7 @@ use super::{HistoryOptions, by_path, footer, group, marks, own_interval, stats};
 use crate::log::columns::{Columns, Mapping};
 use crate::log::{self, LogMetadata, LogProtocol, features, state};
 use crate::stores::Place;
+use crate::table::archive;
 
 pub(crate) struct DeltaHistory {
     place: Place,
@@ -197,7 +200,7 @@ impl History for DeltaHistory {
                 }
                 Some(*version)
             }
-            Some((Version::Listing { .. }, _)) => {
+            Some((Version::Listing { .. } | Version::Nothing, _)) => {
                 return Err(Error::stopped(format!(
                     "{location} is a Delta table now, but was a folder of Parquet files when the job read it; build \
                      the view anew (CREATE OR REPLACE)"
@@ -353,6 +356,13 @@ impl History for DeltaHistory {
         // A column that is not found by its name would be taken for one of NULLs.
         let time = self.stored_time.as_deref().filter(|_| !self.by_id);
         footer::pieces(&self.place, time, files).await
+    }
+
+    async fn records(&self, at: &Version) -> Result<Records> {
+        match at {
+            Version::Delta { version, .. } => archive::records(&self.place, *version).await,
+            Version::Listing { .. } | Version::Nothing => Ok(Records::default()),
+        }
     }
 }
 

@@ -161,6 +161,11 @@ impl History for FolderHistory {
                      (CREATE OR REPLACE)"
                 )));
             }
+            Some((Version::Nothing, _)) => {
+                return Err(Error::stopped(format!(
+                    "{location}: the job read no history before; build the view anew (CREATE OR REPLACE)"
+                )));
+            }
             Some((Version::Delta { version, .. }, _)) => {
                 return Err(Error::stopped(format!(
                     "{location} was a Delta table when the job read version {version} of it; its log is gone; put it \

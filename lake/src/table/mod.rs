@@ -12,6 +12,7 @@
 //! * `encode`, `writer`: one file, and the routing of an epoch's rows to many.
 //! * `create`, `commit`: the two ways in which a log entry is made.
 //! * `tidy`: which partitions still get rows, and when to look after the others.
+//! * `archive`: how far a log is in the table.
 //! * `sink`: [`DeltaSink`], which ties them to core's seam.
 //! * `info`: what a table is, for people.
 //!
@@ -35,6 +36,8 @@ mod create;
 pub(crate) mod commit;
 
 mod tidy;
+
+pub(crate) mod archive;
 
 mod sink;
 

@@ -18,6 +18,7 @@ use watershed_core::epoch::{CommitDecision, decide_commit};
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink, WrittenFile};
 use watershed_core::{Error, Result};
 
+use super::archive;
 use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
@@ -303,14 +304,25 @@ impl Sink for DeltaSink {
         prepared: &PreparedCommit,
         info: &BTreeMap<String, serde_json::Value>,
     ) -> Result<Committed> {
-        let transactions = vec![transaction(&identity.application, identity.epoch)?];
+        let mut transactions = vec![transaction(&identity.application, identity.epoch)?];
+        let mut info = info.clone();
+        if let Some(archived) = &prepared.archived {
+            transactions.extend(archive::transactions(archived));
+            info.insert(archive::ARCHIVED.to_string(), archive::recorded(archived)?);
+        }
         let decide = |state: &TableState| match state.transactions.get(&identity.application) {
             Some(odd) if *odd < 0 => {
                 CommitDecision::Stop(format!("its transaction record says {odd}, which no epoch is"))
             }
-            found => decide_commit(identity.epoch, identity.after, found.and_then(|v| u64::try_from(*v).ok())),
+            found => {
+                let found = found.and_then(|v| u64::try_from(*v).ok());
+                match (decide_commit(identity.epoch, identity.after, found), &prepared.archived) {
+                    (CommitDecision::Commit, Some(archived)) => archive::decide(archived, &state.transactions),
+                    (decided, _) => decided,
+                }
+            }
         };
-        let committed = self.append(transactions, prepared, info, decide).await?;
+        let committed = self.append(transactions, prepared, &info, decide).await?;
         self.shape_up.committed(prepared.files.iter().map(|file| self.shape.key_of(&file.values)));
         Ok(committed)
     }

@@ -131,7 +131,10 @@ impl EpochWriter for DeltaEpochWriter {
     }
 
     async fn finish(&self) -> Result<PreparedCommit> {
-        Ok(PreparedCommit { files: self.close().await?.into_iter().map(|encoded| encoded.file).collect() })
+        Ok(PreparedCommit {
+            files: self.close().await?.into_iter().map(|encoded| encoded.file).collect(),
+            archived: None,
+        })
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) struct Run {
     #[arg(long = "final")]
     to_the_end: bool,
 
+    /// End at the newest message of the logs, instead of waiting for more
+    #[arg(long, value_name = "caught-up", value_parser = ["caught-up"])]
+    until: Option<String>,
+
     /// Go on with a job that was ended by --final, from its checkpoint before
     #[arg(long)]
     reopen: bool,
@@ -58,7 +62,13 @@ impl Run {
         let metrics = Arc::new(Metrics::before(shown.progress()).of(&engine));
         let written = self.metrics_file.map(|path| kept_up(Arc::clone(&metrics), path)).transpose()?;
         let progress = Arc::clone(&metrics) as _;
-        let options = RunOptions { to_the_end: self.to_the_end, reopen: self.reopen, progress, stop };
+        let options = RunOptions {
+            to_the_end: self.to_the_end,
+            until_caught_up: self.until.is_some(),
+            reopen: self.reopen,
+            progress,
+            stop,
+        };
         let mut seen = |outcome: Outcome| {
             if let Outcome::Job(summary) = &outcome {
                 metrics.ended(summary);

@@ -80,7 +80,7 @@ impl Sampler<'_> {
                 sampled.file_bytes += files.iter().map(bytes).sum::<u64>();
                 sampled.calibration.files += files.len() as u64;
                 let files = files.into_iter().zip(deleted).map(|(f, deleted)| ScanFile { deleted, ..f }).collect();
-                inputs.push(ScanInput { files, inspect: None });
+                inputs.push(ScanInput { files, log: vec![], inspect: None });
             }
             sampled.steps.push(place);
             self.run(&inputs, &mut sampled).await?;

@@ -17,6 +17,7 @@ use crate::execute::Session;
 use crate::memory;
 use crate::storable::Storable;
 use crate::tables::{self, RESULT};
+use crate::tails;
 
 /// A job with the surroundings of its plans.
 pub(crate) struct Made {
@@ -31,7 +32,8 @@ pub(crate) struct Made {
 /// Writes the catalog and the tables, and puts the job together, which is one of so many.
 pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
     let engine = session.engine;
-    let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns } = planned;
+    let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns, archive } =
+        planned;
     let (entry, create) = match standing {
         Standing::Resume(entry) => {
             let create = tables::create_for(engine, &entry).await?;
@@ -62,7 +64,9 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let clock = engine.clock();
     let result = DeltaSink::open(engine.stores(), RESULT, &location, table, options, clock.clone()).await?;
-    let storable = Storable::of(&lowered.rejected);
+    let reads_log = known.sources.values().any(|source| source.tail.is_some());
+    let rejected_rows = tails::rejected_schema(&lowered.rejected, reads_log);
+    let storable = Storable::of(&rejected_rows);
     let rejected = TableSpec {
         schema: storable.schema().clone(),
         partition_by: vec![],
@@ -72,7 +76,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
-    let (inputs, holes) = bindings::inputs(&lowered, &known)?;
+    let (inputs, holes) = bindings::inputs(&lowered, &known, &rejected_rows)?;
     let job = Job {
         graph: bindings::graph(&name, lowered, holes, parallelism, jobs, &tasks),
         name,
@@ -85,9 +89,12 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
             }
             None => Arc::new(result),
         },
-        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| storable.rows(&rows))),
+        rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| {
+            storable.rows(&tails::widened(rows, &rejected_rows)?)
+        })),
+        archive,
         settings,
-        goal: Goal { to_the_end: session.options.to_the_end },
+        goal: Goal { to_the_end: session.options.to_the_end, until_caught_up: session.options.until_caught_up },
     };
     Ok(Made { job, or_replace: entry.or_replace, tasks, writing })
 }

@@ -79,7 +79,15 @@ impl Facts {
         let (mut sources, mut notes) = (vec![], vec![]);
         for (name, source) in &known.sources {
             let Some(position) = manifest.positions.get(name) else { continue };
+            if position.tail.is_some() {
+                return Err(Error::input(format!(
+                    "view {}: {name} has come to its log, whose messages cannot be read again as they were; it can be verified \
+                     over its history alone",
+                    entry.name
+                )));
+            }
             let input = Input {
+                tail: None,
                 name: name.clone(),
                 history: source.history.clone(),
                 delay: source.delay,

@@ -260,6 +260,7 @@ fn stand<'a>(snapshot: &'a Snapshot, position: &'a Position) -> Stand<'a> {
         position,
         closed: snapshot.partitions.len(),
         bounded: false,
+        goes_on: None,
         delay: Span(0),
         max_leak: Span(10 * DAY),
         horizon: EventTime(1_000_000),

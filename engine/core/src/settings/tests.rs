@@ -10,7 +10,7 @@ fn at(text: &str) -> EventTime {
 fn every_name_sets_something() {
     for name in Settings::NAMES {
         let value = match name {
-            "slice" | "commit_interval" | "max_leak" | "max_ahead" | "grace" => "7 minutes",
+            "slice" | "commit_interval" | "max_leak" | "max_ahead" | "grace" | "idle_timeout" => "7 minutes",
             "from" | "to" => "2024-01-31",
             "parallelism" | "throttle_rows" | "compact_files" => "3",
             "bounded" => "true",
@@ -19,6 +19,7 @@ fn every_name_sets_something() {
             "schedule" => "22:00-06:00",
             "late" => continue, // There is one value only.
             "on_change" => "ignore",
+            "on_error" => "fail",
             _ => "5 MB",
         };
         let mut settings = Settings::default();
@@ -43,8 +44,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     let message = |name: &str| Settings::default().set(name, "1").unwrap_err().to_string();
     assert_eq!(message("paralelism"), "unknown setting paralelism; did you mean parallelism?");
     assert!(message("xyz").starts_with("unknown setting xyz; there are slice, from, to"), "{}", message("xyz"));
-    assert_eq!(message("archive"), "setting archive: not supported yet");
-    assert_eq!(message("tail"), "setting tail: not supported yet");
+    assert_eq!(message("timestamp_type"), "setting timestamp_type: not supported yet");
 }
 
 #[test]

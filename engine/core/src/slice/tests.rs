@@ -40,6 +40,7 @@ fn standing<'a>(snapshot: &'a Snapshot, position: &'a Position) -> Standing<'a> 
         position,
         closed: snapshot.partitions.len(),
         bounded: false,
+        goes_on: None,
         delay: Span(0),
         max_leak: Span(24 * H),
         horizon: EventTime(100_000 * H),

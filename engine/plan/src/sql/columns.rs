@@ -52,6 +52,14 @@ pub(crate) fn keyed(
     Ok((schema, key))
 }
 
+/// The columns of what has no key.
+pub(crate) fn keyless(columns: &[ColumnDef], statement: Option<Place>) -> Result<SchemaRef> {
+    match keyed(columns, &[], statement)? {
+        (schema, key) if key.is_empty() => Ok(schema),
+        _ => Err(Error::sql_at("PRIMARY KEY: a log has every message it was given; leave the key out", statement)),
+    }
+}
+
 pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = vec![];
     for column in columns {

@@ -139,37 +139,63 @@ impl Statements<'_> {
 
     fn create_source(&mut self, or_replace: bool) -> Result<Statement> {
         let name = self.name("the name of the source")?;
-        let (mut time_column, mut delay) = (None, Span(0));
+        let (mut columns, mut watermark) = (vec![], None);
+        let mut at = self.here();
         if self.parser.consume_token(&Token::LParen) {
-            if !self.word("WATERMARK") {
-                let message = "expected WATERMARK FOR column AS column - INTERVAL '…': the columns of a source are those \
-                               of its table, so leave them out";
-                return Err(Error::sql_at(message, self.here()));
+            at = self.here();
+            loop {
+                if self.word("WATERMARK") {
+                    if watermark.is_some() {
+                        return Err(Error::sql_at("a source has one watermark", self.here()));
+                    }
+                    watermark = Some(self.watermark()?);
+                } else {
+                    columns.push(self.parser.parse_column_def().map_err(syntax)?);
+                }
+                if !self.parser.consume_token(&Token::Comma) {
+                    break;
+                }
             }
-            self.expect_word("FOR", "FOR and the time column")?;
-            let column = self.name("the time column")?;
-            self.expect_word("AS", "AS and the time column again")?;
-            let at = self.here();
-            if self.name("the time column")? != column {
-                let message = format!("a watermark is written WATERMARK FOR {column} AS {column} - INTERVAL '…'");
-                return Err(Error::sql_at(message, at));
-            }
-            if self.parser.consume_token(&Token::Minus) {
-                let at = self.here();
-                let interval = self.parser.parse_expr().map_err(syntax)?;
-                delay = window_tables::fixed_interval(&interval).filter(|delay| delay.0 >= 0).ok_or_else(|| {
-                    Error::sql_at("a delay is an INTERVAL of fixed length, such as INTERVAL '10 minutes'", at)
-                })?;
-            }
-            self.expect(&Token::RParen, ") (one watermark, and nothing else)")?;
-            time_column = Some(column);
+            self.expect(&Token::RParen, ", or ) (columns of a log, and one watermark)")?;
+        }
+        let options = self.options()?;
+        let given = |option: &str| options.iter().any(|(name, _)| name == option);
+        if !columns.is_empty() && !given("tail") {
+            let message = "expected WATERMARK FOR column AS column - INTERVAL '…': the columns of a source are those of its \
+                           table, so leave them out";
+            return Err(Error::sql_at(message, at));
+        }
+        if !columns.is_empty() && given("lake") {
+            let message = "a source with a lake has the columns of its table, for its log too: leave them out";
+            return Err(Error::sql_at(message, at));
+        }
+        let columns = match columns[..] {
+            [] => None,
+            _ => Some(columns::keyless(&columns, at)?),
+        };
+        let (time_column, delay) = watermark.map_or((None, Span(0)), |(column, delay)| (Some(column), delay));
+        Ok(Statement::CreateSource(CreateSource { name, or_replace, columns, time_column, delay, options }))
+    }
+
+    /// What follows WATERMARK: the column, and its delay.
+    fn watermark(&mut self) -> Result<(String, Span)> {
+        self.expect_word("FOR", "FOR and the time column")?;
+        let column = self.name("the time column")?;
+        self.expect_word("AS", "AS and the time column again")?;
+        let at = self.here();
+        if self.name("the time column")? != column {
+            let message = format!("a watermark is written WATERMARK FOR {column} AS {column} - INTERVAL '…'");
+            return Err(Error::sql_at(message, at));
+        }
+        if !self.parser.consume_token(&Token::Minus) {
+            return Ok((column, Span(0)));
         }
         let at = self.here();
-        let options = self.options()?;
-        if options.iter().any(|(name, _)| name == "tail") {
-            return Err(Error::sql_at("tail: not supported yet; give the history alone: WITH (lake = '…')", at));
-        }
-        Ok(Statement::CreateSource(CreateSource { name, or_replace, time_column, delay, options }))
+        let interval = self.parser.parse_expr().map_err(syntax)?;
+        let delay = window_tables::fixed_interval(&interval).filter(|delay| delay.0 >= 0).ok_or_else(|| {
+            Error::sql_at("a delay is an INTERVAL of fixed length, such as INTERVAL '10 minutes'", at)
+        })?;
+        Ok((column, delay))
     }
 
     fn create_table(&mut self, or_replace: bool) -> Result<Statement> {
@@ -283,7 +309,7 @@ impl Statements<'_> {
         self.expect(&Token::LParen, "( and options")?;
         while !self.parser.consume_token(&Token::RParen) {
             let at = self.here();
-            let name = self.name("the name of an option, or )")?.to_lowercase();
+            let name = self.option_name()?;
             self.expect(&Token::Eq, "= and a value")?;
             let value = self.value()?;
             if options.iter().any(|(known, _)| *known == name) {
@@ -296,6 +322,22 @@ impl Statements<'_> {
             }
         }
         Ok(options)
+    }
+
+    /// The name of an option, which may have parts, as in `kafka.security.protocol`.
+    fn option_name(&mut self) -> Result<String> {
+        let mut name = String::new();
+        loop {
+            let token = self.parser.peek_token_ref();
+            if !matches!(token.token, Token::Word(_)) {
+                return Err(unexpected("the name of an option, or )", token));
+            }
+            name += &self.parser.parse_identifier().map_err(syntax)?.value.to_lowercase();
+            if !self.parser.consume_token(&Token::Period) {
+                return Ok(name);
+            }
+            name.push('.');
+        }
     }
 
     /// A value of an option or setting, as text.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 use watershed_core::error::Place;
 use watershed_core::time::Span;
@@ -52,11 +52,13 @@ pub enum Backfill {
     View(String),
 }
 
-/// `CREATE [OR REPLACE] SOURCE name [(WATERMARK FOR c AS c [- INTERVAL '…'])] WITH (lake = '…', …)`
+/// `CREATE [OR REPLACE] SOURCE name [([columns,] WATERMARK FOR c AS c [- INTERVAL '…'])] WITH (lake = '…', tail = '…', …)`
 #[derive(Clone, Debug)]
 pub struct CreateSource {
     pub name: String,
     pub or_replace: bool,
+    /// Of a source that has a log only; `None`: those of its table.
+    pub columns: Option<SchemaRef>,
     /// `None`: the table's own time column.
     pub time_column: Option<String>,
     pub delay: Span,
@@ -168,13 +170,15 @@ impl fmt::Display for Statement {
         match self {
             Statement::CreateSource(s) => {
                 write!(f, "CREATE {}SOURCE {}", flag(s.or_replace, "OR REPLACE "), name(&s.name))?;
-                if let Some(column) = &s.time_column {
-                    let column = name(column);
-                    write!(f, " (WATERMARK FOR {column} AS {column}")?;
-                    if s.delay.0 != 0 {
-                        write!(f, " - INTERVAL '{} microseconds'", s.delay.0)?;
-                    }
-                    f.write_str(")")?;
+                let columns = s.columns.as_ref().map(columns_text);
+                let watermark = s.time_column.as_ref().map(|column| {
+                    let (column, micros) = (name(column), s.delay.0);
+                    let less = if micros == 0 { String::new() } else { format!(" - INTERVAL '{micros} microseconds'") };
+                    format!("WATERMARK FOR {column} AS {column}{less}")
+                });
+                let items: Vec<String> = columns.into_iter().chain(watermark).collect();
+                if !items.is_empty() {
+                    write!(f, " ({})", items.join(", "))?;
                 }
                 options(f, &s.options)
             }
@@ -222,16 +226,19 @@ impl fmt::Display for Statement {
 }
 
 fn column_list(f: &mut fmt::Formatter<'_>, columns: &SchemaRef, key: &[String]) -> fmt::Result {
-    f.write_str(" (")?;
-    for (i, column) in columns.fields().iter().enumerate() {
-        let comma = if i == 0 { "" } else { ", " };
-        let nullable = flag(!column.is_nullable(), " NOT NULL");
-        write!(f, "{comma}{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))?;
-    }
+    write!(f, " ({}", columns_text(columns))?;
     if !key.is_empty() {
         write!(f, ", PRIMARY KEY ({})", key.iter().map(|column| name(column)).collect::<Vec<_>>().join(", "))?;
     }
     f.write_str(")")
+}
+
+fn columns_text(columns: &SchemaRef) -> String {
+    let column = |column: &FieldRef| {
+        let nullable = flag(!column.is_nullable(), " NOT NULL");
+        format!("{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))
+    };
+    columns.fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 fn flag(set: bool, text: &'static str) -> &'static str {

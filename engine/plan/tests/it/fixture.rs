@@ -120,7 +120,7 @@ impl Fixture {
 
     /// Each hole reads every file.
     pub(crate) fn everything(&self, lowered: &Lowered) -> Vec<ScanInput> {
-        lowered.inputs.iter().map(|_| ScanInput { files: self.files.clone(), inspect: None }).collect()
+        lowered.inputs.iter().map(|_| ScanInput { files: self.files.clone(), log: vec![], inspect: None }).collect()
     }
 
     /// Runs a bound plan; the rows of each partition.

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::common::runtime::SpawnedTask;
-use watershed_core::epoch::{ChunkRef, FORMAT, Manifest, SinkEpoch};
-use watershed_core::sink::PreparedCommit;
+use watershed_core::epoch::{ChunkRef, FORMAT, Manifest, Position, SinkEpoch};
+use watershed_core::sink::{Archived, ArchivedPart, PreparedCommit};
 use watershed_core::{Error, Result};
 
 use super::rest::Kept;
-use super::{CLEAN_EVERY, Runner, Writers, joined};
+use super::{CLEAN_EVERY, Runner, Tails, Writers, joined};
 use crate::checkpoint::Checkpoints;
 use crate::job::Job;
 use crate::recover::{self, Held};
@@ -24,8 +24,10 @@ impl Runner {
     pub(super) async fn end_epoch(&mut self, ended: bool) -> Result<()> {
         let writers = std::mem::replace(&mut self.writers, Writers::start(&self.job)?);
         self.freeze().await?;
+        let archived = self.job.archive.as_ref().and_then(|archive| archived(archive, &self.positions));
+        let result = PreparedCommit { archived, ..writers.main.finish().await? };
         let prepared = BTreeMap::from([
-            (self.job.sink.name().to_string(), writers.main.finish().await?),
+            (self.job.sink.name().to_string(), result),
             (self.job.rejects.name().to_string(), writers.rejects.finish().await?),
         ]);
         self.settle().await?;
@@ -49,7 +51,7 @@ impl Runner {
         }
         self.look_after();
         let clean = manifest.epoch.is_multiple_of(CLEAN_EVERY).then(|| self.checkpoints.clone());
-        self.committing = Some(SpawnedTask::spawn(commit(Arc::clone(&self.job), manifest, clean)));
+        self.committing = Some(SpawnedTask::spawn(commit(Arc::clone(&self.job), manifest, self.tails.clone(), clean)));
         self.steps_in_epoch = 0;
         self.epoch_began = self.context.clock.elapsed();
         Ok(())
@@ -142,6 +144,15 @@ impl Runner {
     }
 }
 
+/// What the result has of the log whose archive it is.
+fn archived(archive: &str, positions: &BTreeMap<String, Position>) -> Option<Archived> {
+    let tail = positions.values().find_map(|position| position.tail.as_ref())?;
+    // Of a part that begins where the log does, nothing is archived yet.
+    let parts = tail.parts.iter().filter(|(_, at)| at.next > 0);
+    let parts = parts.map(|(part, at)| (*part, ArchivedPart { last: at.next - 1, newest: at.newest })).collect();
+    Some(Archived { archive: archive.to_string(), parts })
+}
+
 /// What is left undone is done another time.
 async fn tidy(job: Arc<Job>) {
     for sink in [&job.sink, &job.rejects] {
@@ -152,13 +163,21 @@ async fn tidy(job: Arc<Job>) {
 }
 
 /// Makes an epoch visible in every sink that has rows in it, one after the other.
-async fn commit(job: Arc<Job>, manifest: Manifest, clean: Option<Checkpoints>) -> Result<()> {
+async fn commit(job: Arc<Job>, manifest: Manifest, tails: Tails, clean: Option<Checkpoints>) -> Result<()> {
     let info = recover::info(&manifest)?;
     for sink in [&job.sink, &job.rejects] {
         let Some(mine) = manifest.sinks.get(sink.name()) else { continue };
         if !mine.prepared.files.is_empty() {
             let identity = recover::identity(&job, sink.as_ref(), manifest.epoch, mine.committed);
             sink.commit(&identity, &mine.prepared, &info).await?;
+        }
+    }
+    for (source, tail) in tails {
+        let position = manifest.positions.get(&source).and_then(|position| position.tail.as_ref());
+        if let Some(position) = position
+            && let Err(e) = tail.report(position).await
+        {
+            tracing::debug!(job = job.name, log = tail.location(), "monitors were not told how far the job is: {e}");
         }
     }
     if let Some(checkpoints) = clean

@@ -53,9 +53,11 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
     }
     if let Some(replay) = &start.replay {
         recover::same_dimensions(&job, replay)?;
+        recover::no_logs(&job, replay)?;
     }
     let no_positions = BTreeMap::new();
     let inputs = std::mem::take(&mut job.inputs);
+    let tails = inputs.iter().filter_map(|i| Some((i.name.clone(), Arc::clone(&i.tail.as_ref()?.tail)))).collect();
     let mut sources = Sources::open(
         inputs.clone(),
         manifest.map_or(&no_positions, |m| &m.positions),
@@ -63,7 +65,7 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         manifest.is_some_and(|m| !m.state.is_empty()),
         &job.settings,
         job.goal,
-        context.clock.now(),
+        &context.clock,
         &checkpoints,
         start.replay.as_ref(),
         job.graph.parallelism,
@@ -86,6 +88,7 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         before: manifest.map(|m| m.counts).unwrap_or_default(),
         run: Counts::default(),
         committed: start.committed,
+        tails,
         state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
         state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
         held,
@@ -96,6 +99,7 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         epoch_began: context.clock.elapsed(),
         began,
         commits: 0,
+        lag: None,
         peak: StateSize::default(),
         bytes_done: 0,
         bytes_total: sources.bytes_left(),
@@ -120,7 +124,7 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         !runner.state.is_empty(),
         &runner.job.settings,
         runner.job.goal,
-        context.clock.now(),
+        &context.clock,
         &runner.checkpoints,
         None,
         runner.job.graph.parallelism,

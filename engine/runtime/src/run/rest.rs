@@ -4,6 +4,7 @@
 //! it again from the last one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::execution::TaskContext;
 use watershed_core::epoch::Counts;
@@ -14,6 +15,10 @@ use super::{Runner, known};
 use crate::control::{Asked, Order};
 use crate::pace::Pacer;
 use crate::progress::{GivenUp, Summary};
+use crate::sources::Sources;
+
+/// How long nothing need come of a log before the run looks after its epoch, its orders and its idle parts.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Where the newest manifest stands.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,24 @@ impl Runner {
             self.context.progress.note(&self.job.name, "goes on");
         }
         Ok(())
+    }
+
+    /// Waits for more of the logs, at most until the epoch has to end or a moment has passed.
+    pub(super) async fn quiet(&mut self, sources: &mut Sources) -> Result<()> {
+        match self.steps_in_epoch {
+            // A commit that failed is told at once, not with the next one.
+            0 => self.settle().await?,
+            _ if self.replay.is_none() && self.epoch_is_due() => self.end_epoch(false).await?,
+            _ => {}
+        }
+        self.look_at(sources);
+        self.tell();
+        let asked = self.asked();
+        tokio::select! {
+            ready = sources.ready() => ready,
+            () = tokio::time::sleep(QUIET) => Ok(()),
+            () = asked.asked() => Ok(()),
+        }
     }
 
     /// The summary of a run that could not wait for the step in hand, or for its epoch's end.

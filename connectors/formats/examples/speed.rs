@@ -1,0 +1,65 @@
+//! How many messages a second become rows, on one core: `cargo run --release --example speed [json | csv]`.
+//!
+//! Messages of about 200 bytes with six columns: a time as ISO text, two texts, an integer, a float and a flag.
+
+use std::sync::Arc;
+
+use arrow::array::{BinaryArray, Int64Array, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use watershed_core::Result;
+use watershed_core::clock::{Clock, SystemClock};
+use watershed_core::tail::Messages;
+use watershed_formats::{FormatOptions, decoder};
+
+const MESSAGES: usize = 8192;
+const BATCHES: usize = 500;
+
+fn main() -> Result<()> {
+    let format = std::env::args().nth(1).unwrap_or_else(|| "json".into());
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
+        Field::new("device", DataType::Utf8, false),
+        Field::new("reading", DataType::Int64, true),
+        Field::new("temperature", DataType::Float64, true),
+        Field::new("healthy", DataType::Boolean, true),
+        Field::new("message", DataType::Utf8, true),
+    ]));
+    let message = |i: usize| {
+        let (second, device) = (i % 60, format!("device-{:06}", i * 7919 % 100_000));
+        let at = format!("2026-01-31T12:34:{second:02}.{:06}Z", i * 97 % 1_000_000);
+        let (reading, temperature) = (i * 1_000_003, 15.0 + (i % 1000) as f64 / 37.0);
+        let (healthy, text) = (i % 7 != 0, "all is as it should be and nothing else to say");
+        match format.as_str() {
+            "csv" => format!("{at},{device},{reading},{temperature},{healthy},{text}"),
+            _ => format!(
+                "{{\"at\": \"{at}\", \"device\": \"{device}\", \"reading\": {reading}, \"temperature\": {temperature}, \
+                 \"healthy\": {healthy}, \"message\": \"{text}\"}}"
+            ),
+        }
+    };
+    let payloads: Vec<String> = (0..MESSAGES).map(message).collect();
+    let messages = Messages {
+        part: 0,
+        offsets: Int64Array::from_iter_values(0..MESSAGES as i64),
+        timestamps: TimestampMillisecondArray::from_value(0, MESSAGES),
+        keys: BinaryArray::from_opt_vec(vec![None; MESSAGES]),
+        payloads: BinaryArray::from_iter_values(&payloads),
+        next: MESSAGES as i64,
+        at_end: false,
+    };
+    let decoder = decoder(&FormatOptions { format, ..FormatOptions::default() }, schema)?;
+    let clock = SystemClock::default();
+    let mut rows = 0;
+    for _ in 0..BATCHES {
+        rows += decoder.decode(&messages)?.rows.num_rows();
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    let bytes = messages.bytes() as f64 * BATCHES as f64;
+    let each = messages.bytes() / MESSAGES as u64;
+    println!(
+        "{rows} messages of {each} bytes: {:.0} messages/s, {:.0} MB/s",
+        rows as f64 / seconds,
+        bytes / seconds / 1e6
+    );
+    Ok(())
+}

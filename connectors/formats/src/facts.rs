@@ -1,0 +1,161 @@
+//! The columns of a source: what the payload gives, and what the message itself does.
+//!
+//! Invariant: a row has the offset, part, time and key of the message whose payload it holds, whatever else was left out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, Int32Array, Int64Array, UInt64Array, new_empty_array};
+use arrow::compute::{CastOptions, cast_with_options, take};
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use watershed_core::tail::{Decode, Decoded, Messages};
+use watershed_core::{Error, Result};
+
+use crate::apart::Read;
+use crate::avro::Avro;
+use crate::csv::Csv;
+use crate::json::Json;
+use crate::options::{Format, Options};
+use crate::raw::Raw;
+use crate::typed::sql_name;
+
+/// What reads the payloads of messages.
+pub(crate) trait Payloads: Send + Sync {
+    /// Those of `messages`, indices that grow. An error is for what concerns all messages.
+    fn read(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Read>;
+
+    /// Whether a message without payload is a row.
+    fn reads_tombstones(&self) -> bool {
+        false
+    }
+}
+
+/// What a message has besides its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Offset,
+    Part,
+    Timestamp,
+    Key,
+}
+
+impl Own {
+    fn of(field: &Field) -> Result<Option<Self>> {
+        use DataType::*;
+        let name = field.name().as_str();
+        let (own, fits, wanted) = match (name, field.data_type()) {
+            ("_offset", found) => (Own::Offset, matches!(found, Int64), "BIGINT"),
+            ("_part", found) => (Own::Part, matches!(found, Int32 | Int64), "INT or BIGINT"),
+            ("_timestamp", found) => (Own::Timestamp, matches!(found, Timestamp(..)), "TIMESTAMP"),
+            ("_key", found) => {
+                let fits = matches!(found, Binary | LargeBinary | BinaryView | Utf8 | LargeUtf8 | Utf8View);
+                (Own::Key, fits, "BYTEA or text")
+            }
+            _ => return Ok(None),
+        };
+        if !fits {
+            let found = sql_name(field.data_type());
+            return Err(Error::input(format!("column {name} is the message's own, so it is {wanted}, not {found}")));
+        }
+        Ok(Some(own))
+    }
+
+    fn values(self, messages: &Messages) -> ArrayRef {
+        match self {
+            Own::Offset => Arc::new(messages.offsets.clone()),
+            Own::Part => Arc::new(Int32Array::from_value(messages.part, messages.len())),
+            Own::Timestamp => Arc::new(messages.timestamps.clone()),
+            Own::Key => Arc::new(messages.keys.clone()),
+        }
+    }
+}
+
+pub(crate) struct Facts {
+    schema: SchemaRef,
+    payloads: Box<dyn Payloads>,
+    /// For each column what it is of the message; `None`: the payload's next.
+    columns: Vec<Option<Own>>,
+}
+
+impl Facts {
+    pub(crate) fn new(options: &Options<'_>, schema: SchemaRef) -> Result<Self> {
+        let columns = schema.fields().iter().map(|field| Own::of(field)).collect::<Result<Vec<_>>>()?;
+        let fields = schema.fields().iter().zip(&columns).filter(|(_, own)| own.is_none());
+        let fields: Fields = fields.map(|(field, _)| Arc::clone(field)).collect();
+        let payloads: Box<dyn Payloads> = match options.format {
+            Format::Json => Box::new(Json::new(options, fields)?),
+            Format::Csv => Box::new(Csv::new(options, fields)?),
+            Format::Avro => Box::new(Avro::new(options, fields)?),
+            Format::Raw => Box::new(Raw::new(fields)?),
+        };
+        Ok(Facts { schema, payloads, columns })
+    }
+
+    /// The messages' own columns, of all messages, and which of them do not fit.
+    fn own(&self, messages: &Messages) -> Result<(Vec<Option<ArrayRef>>, BTreeMap<usize, String>)> {
+        let mut malformed = BTreeMap::new();
+        let mut columns = vec![];
+        for (own, field) in self.columns.iter().zip(self.schema.fields()) {
+            let Some(own) = own else {
+                columns.push(None);
+                continue;
+            };
+            let values = own.values(messages);
+            let lenient = CastOptions { safe: true, ..CastOptions::default() };
+            let column = cast_with_options(&values, field.data_type(), &lenient)
+                .map_err(|e| Error::bug(format!("column {} of a log: {e}", field.name())))?;
+            if column.null_count() > 0 {
+                for at in (0..column.len()).filter(|at| column.is_null(*at)) {
+                    let name = field.name();
+                    if values.is_valid(at) {
+                        malformed
+                            .insert(at, format!("column '{name}': not a value of {}", sql_name(field.data_type())));
+                    } else if !field.is_nullable() {
+                        malformed.insert(at, format!("column '{name}' is NOT NULL, and the message has none"));
+                    }
+                }
+            }
+            columns.push(Some(column));
+        }
+        Ok((columns, malformed))
+    }
+}
+
+impl Decode for Facts {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn decode(&self, messages: &Messages) -> Result<Decoded> {
+        let (own, mut malformed) = self.own(messages)?;
+        let payloads = &messages.payloads;
+        let tombstone = |at: usize| payloads.is_null(at) && !self.payloads.reads_tombstones();
+        malformed.retain(|at, _| !tombstone(*at));
+        let facts = (0..messages.len()).filter(|at| !malformed.contains_key(at) && !tombstone(*at));
+        let read = self.payloads.read(payloads, &facts.collect::<Vec<_>>())?;
+        malformed.extend(read.malformed);
+
+        let picked = |array: ArrayRef| -> Result<ArrayRef> {
+            if read.rows.len() == messages.len() {
+                return Ok(array);
+            }
+            if read.rows.is_empty() {
+                return Ok(new_empty_array(array.data_type()));
+            }
+            let rows = UInt64Array::from_iter_values(read.rows.iter().map(|row| *row as u64));
+            take(&array, &rows, None).map_err(|e| Error::bug(format!("messages of a log picked: {e}")))
+        };
+        let mut of_payload = read.columns.into_iter();
+        let column = |own: Option<ArrayRef>| match own {
+            Some(own) => picked(own),
+            None => of_payload.next().ok_or_else(|| Error::bug("a column of a log was not read")),
+        };
+        let columns = own.into_iter().map(column).collect::<Result<Vec<_>>>()?;
+        let count = RecordBatchOptions::new().with_row_count(Some(read.rows.len()));
+        let rows = RecordBatch::try_new_with_options(self.schema(), columns, &count)
+            .map_err(|e| Error::bug(format!("rows of a log: {e}")))?;
+        let offsets = Int64Array::from_iter_values(read.rows.iter().map(|row| messages.offsets.value(*row)));
+        Ok(Decoded { rows, offsets, malformed: malformed.into_iter().collect() })
+    }
+}

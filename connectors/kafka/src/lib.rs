@@ -1,0 +1,54 @@
+//! Kafka as the tail of a source: a topic is the log, its partitions are the parts.
+//!
+//! ```text
+//!  kafka://broker:9092/topic ──location, options──▶ KafkaTail ──ask──▶ what the topic has, and from when
+//!                                                       │
+//!                        librdkafka ──▶ fetch (a thread) ──gather──▶ reader ──▶ core's Messages
+//! ```
+//!
+//! Modules in reading order:
+//!
+//! * `location`: which brokers, which topic.
+//! * `options`: properties of librdkafka: the user's, ours, and those that nobody may set.
+//! * `events`: what librdkafka tells besides messages.
+//! * `trouble`: what an error means for a reader, and how it is worded.
+//! * `ask`: what a topic has, where it stood at a time, and how far the job is.
+//! * `gather`: messages of one part, on their way to be columns.
+//! * `fetch`: the thread that takes messages from librdkafka.
+//! * `reader`: the other end of that thread.
+//! * `tail`: all of it, as core sees it.
+//!
+//! What was decided here, and why:
+//!
+//! * Parts are assigned at exact offsets, never subscribed to, and where an offset is gone reading ends. Groups of Kafka and
+//!   their offsets decide nothing.
+//! * A part's end is the high watermark, where the next message will be written. Where transactions are open, what can be
+//!   read ends before it; a reader then says `at_end` short of the end that [`Tail::look`] tells.
+//! * A topic's id is read from what librdkafka logs, for there is no other door to it without unsafe code. A topic that was
+//!   made anew under its old name is noticed by it, also while it is being read.
+//! * Brokers that cannot be reached end nothing: librdkafka tries again for ever, and the log says so once.
+//!
+//! **Invariant:** what a reader hands over of a part is every message from the offset on that it was told, in order, once.
+//! Only what transactions took back and what compaction removed is left out.
+//!
+//! [`Tail::look`]: watershed_core::tail::Tail::look
+
+mod location;
+
+mod options;
+
+mod events;
+
+mod trouble;
+
+mod ask;
+
+mod gather;
+
+mod fetch;
+
+mod reader;
+
+mod tail;
+
+pub use tail::KafkaTail;

@@ -1,0 +1,199 @@
+//! The tail of a source: a live log in parts, and how its messages become facts.
+//!
+//! A log is cut into *parts* (Kafka calls them partitions), each an ordered run of messages with growing offsets, perhaps
+//! with gaps: transaction markers and compaction leave them. [`Tail`] is the seam to a broker and knows nothing of what the
+//! messages hold; [`Decode`] knows that and nothing of brokers. Where a job stands in a log is a [`TailPosition`], kept
+//! in its own checkpoints and nowhere else.
+//!
+//! Invariant: a position is the offset of the *next* message, so what lies before it has been read, and only that. A log
+//! that no longer has that offset is an error at the seam, never a jump.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use arrow::array::{Array, BinaryArray, Int64Array, TimestampMillisecondArray};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::time::EventTime;
+
+/// The number of a part of a log.
+pub type Part = i32;
+
+/// What a log has at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// What a log made anew under the same name would have another of; `None` where the broker does not tell.
+    pub id: Option<String>,
+    /// For each part, from the offset of its oldest message on (or of the next one, if it has none) to that of the next to
+    /// be written.
+    pub parts: BTreeMap<Part, Range<i64>>,
+}
+
+/// Where a source stands in its log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TailPosition {
+    /// [`LogState::id`] when it was first read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub parts: BTreeMap<Part, PartPosition>,
+}
+
+/// Where a source stands in one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartPosition {
+    /// The offset of the next message to read.
+    pub next: i64,
+    /// The latest event time read of it, or archived of it before the seam; those that lie too far ahead do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<EventTime>,
+}
+
+/// Messages of one part that lie next to each other, in the order of their offsets. All arrays are as long.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    pub part: Part,
+    pub offsets: Int64Array,
+    /// When they were written, by the log; NULL where it does not say.
+    pub timestamps: TimestampMillisecondArray,
+    /// NULL: a message without a key.
+    pub keys: BinaryArray,
+    /// NULL: a tombstone.
+    pub payloads: BinaryArray,
+    /// The offset after all of this: that of the last message plus one, or beyond, where only markers follow.
+    pub next: i64,
+    /// Nothing followed when this was read. Such a one may be without messages.
+    pub at_end: bool,
+}
+
+impl Messages {
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// Bytes of keys and payloads.
+    pub fn bytes(&self) -> u64 {
+        let of = |array: &BinaryArray| {
+            let offsets = array.value_offsets();
+            let ends = offsets.first().zip(offsets.last());
+            ends.map_or(0, |(first, last)| u64::try_from(last - first).unwrap_or(0))
+        };
+        of(&self.keys) + of(&self.payloads)
+    }
+}
+
+/// The seam to a broker: one log of it.
+#[async_trait]
+pub trait Tail: Send + Sync {
+    /// The log as the user named it, without secrets, for messages and for the table of rejected rows.
+    fn location(&self) -> &str;
+
+    /// The log as it is now. A log that is not there is an error that says so.
+    async fn look(&self) -> Result<LogState>;
+
+    /// For each part, the offset of the first message that was written at or after a time; the part's end if none was.
+    async fn at_time(&self, time: EventTime) -> Result<BTreeMap<Part, i64>>;
+
+    /// Begins to read these parts at these offsets. An offset that the log does not have is an error when it is read,
+    /// [`crate::Error::Stopped`], that names part and offset.
+    async fn read(&self, from: &BTreeMap<Part, i64>) -> Result<Box<dyn TailReader>>;
+
+    /// Tells the broker how far the job is, so that its monitors see the lag. Nothing is ever read back from there.
+    async fn report(&self, position: &TailPosition) -> Result<()>;
+}
+
+/// A log being read.
+#[async_trait]
+pub trait TailReader: Send {
+    /// What comes next, of one or more parts; waits until there is something. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Vec<Messages>>;
+
+    /// Fetches nothing more of these parts until told otherwise; of all others again. What was fetched already may still
+    /// come.
+    async fn hold(&mut self, parts: &BTreeSet<Part>) -> Result<()>;
+
+    /// Reads further parts as well.
+    async fn add(&mut self, from: &BTreeMap<Part, i64>) -> Result<()>;
+}
+
+/// What messages of a format mean.
+pub trait Decode: Send + Sync {
+    /// The columns of the facts.
+    fn schema(&self) -> SchemaRef;
+
+    /// The facts of some messages. One that cannot be read is among the malformed ones and fails nothing else; an error is
+    /// for what concerns all messages, such as a registry that does not answer.
+    fn decode(&self, messages: &Messages) -> Result<Decoded>;
+}
+
+/// The facts of some messages.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// In the order of the messages, in [`Decode::schema`].
+    pub rows: RecordBatch,
+    /// For each row the offset of its message.
+    pub offsets: Int64Array,
+    /// Messages that no fact could be made of, by their index, and why.
+    pub malformed: Vec<(usize, String)>,
+}
+
+/// The facts of some messages of one part, as a step reads them.
+#[derive(Clone, Debug)]
+pub struct LogRows {
+    pub part: Part,
+    /// Text that names log and part, for the table of rejected rows.
+    pub origin: std::sync::Arc<str>,
+    /// All columns of the source's table.
+    pub rows: RecordBatch,
+    /// For each row the offset of its message.
+    pub offsets: Int64Array,
+}
+
+/// Messages of one part that no fact could be made of. All lists are as long.
+#[derive(Clone, Debug, Default)]
+pub struct Malformed {
+    pub part: Part,
+    pub offsets: Vec<i64>,
+    /// When each was written, in milliseconds since 1970.
+    pub timestamps: Vec<Option<i64>>,
+    pub payloads: Vec<Option<Vec<u8>>>,
+    /// What is wrong with each.
+    pub errors: Vec<String>,
+}
+
+impl Malformed {
+    /// Those of some messages, by index, with the reason.
+    pub fn of(messages: &Messages, malformed: &[(usize, String)]) -> Self {
+        let mut found = Malformed { part: messages.part, ..Malformed::default() };
+        for (index, error) in malformed {
+            let payload = messages.payloads.is_valid(*index).then(|| messages.payloads.value(*index).to_vec());
+            let time = messages.timestamps.is_valid(*index).then(|| messages.timestamps.value(*index));
+            found.offsets.push(messages.offsets.value(*index));
+            found.timestamps.push(time);
+            found.payloads.push(payload);
+            found.errors.push(error.clone());
+        }
+        found
+    }
+}
+
+/// Where a source without a recorded position begins in its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest message there is: the log is the history.
+    #[default]
+    Earliest,
+    /// Behind the newest.
+    Latest,
+    /// At the first message that was written at or after a time.
+    At(EventTime),
+    /// At these offsets; parts that are not named at their oldest message.
+    Offsets(BTreeMap<Part, i64>),
+}

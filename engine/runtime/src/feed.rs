@@ -1,0 +1,408 @@
+//! A log being read: fetched and decoded ahead by a task of its own, taken chunk by chunk by the steps.
+//!
+//! ```text
+//!  Tail ─ messages ─▶ decode, some at a time ─ chunks, in order ─▶ queues, one a part ─ take ─▶ step
+//! ```
+//!
+//! A chunk knows the earliest and latest event time of its rows, so a step's watermark is known before the step is run, as
+//! it is over history. Which part's chunk is taken next, and what the log then promises, is decided in `core::log`.
+//!
+//! Invariant: memory is bounded by what a part may have queued and by what is being decoded: a part that is read faster
+//! than it is taken is held, and when nothing is taken at all, nothing is fetched.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::{cast, max, min};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::runtime::SpawnedTask;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use watershed_core::log::{self, PartStanding};
+use watershed_core::tail::{LogRows, LogState, Malformed, Messages, Part, PartPosition, TailPosition, TailReader};
+use watershed_core::{Error, EventTime, Result};
+
+use crate::job::{OnError, TailInput};
+
+/// Chunks that wait between the task and the queues, and that are being decoded.
+const AHEAD: usize = 4;
+
+/// Bytes of messages that a part may have queued before it is held, and below which it is let go.
+const QUEUE: u64 = 8 << 20;
+const QUEUE_LOW: u64 = 2 << 20;
+
+/// How often the log is looked at for new parts, and for its ends.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Between two steps a part gets no more idle than this: its source may have waited for others.
+const MOST_IDLE: Duration = Duration::from_secs(1);
+
+/// A log that is being read.
+pub(crate) struct Feed {
+    input: TailInput,
+    chunks: mpsc::Receiver<Result<Chunk>>,
+    commands: mpsc::UnboundedSender<Command>,
+    parts: BTreeMap<Part, PartState>,
+    held: BTreeSet<Part>,
+    id: Option<String>,
+    /// What was promised before the log was read.
+    floor: EventTime,
+    /// The log as it was last looked at.
+    log: Arc<Mutex<LogState>>,
+    /// When it was last asked for rows.
+    polled: Option<Duration>,
+    _pump: SpawnedTask<()>,
+    _look: SpawnedTask<()>,
+}
+
+#[derive(Debug)]
+struct PartState {
+    position: PartPosition,
+    queue: VecDeque<Chunk>,
+    at_end: bool,
+    /// For how long it has been at its end while rows were asked for.
+    quiet: Duration,
+    /// The part's end when the log was begun: a run until it is caught up ends there.
+    target: i64,
+}
+
+/// The facts of some messages of one part.
+#[derive(Debug)]
+struct Chunk {
+    part: Part,
+    next: i64,
+    at_end: bool,
+    rows: LogRows,
+    /// The earliest and latest event time.
+    times: Option<(EventTime, EventTime)>,
+    /// Rows without an event time.
+    timeless: bool,
+    bytes: u64,
+    malformed: Malformed,
+}
+
+enum Command {
+    Hold(BTreeSet<Part>),
+    Add(BTreeMap<Part, i64>),
+}
+
+/// What a step takes of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) rows: Vec<LogRows>,
+    pub(crate) malformed: Vec<Malformed>,
+    pub(crate) bytes: u64,
+    /// The earliest and latest event time among the rows.
+    pub(crate) times: Option<(EventTime, EventTime)>,
+    pub(crate) timeless: bool,
+}
+
+impl Taken {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.malformed.is_empty()
+    }
+}
+
+impl Feed {
+    /// Begins to read at a position of a log which looks so.
+    pub(crate) async fn open(
+        input: &TailInput,
+        position: TailPosition,
+        log: LogState,
+        floor: EventTime,
+    ) -> Result<Feed> {
+        let from: BTreeMap<Part, i64> = position.parts.iter().map(|(part, at)| (*part, at.next)).collect();
+        let reader = input.tail.read(&from).await?;
+        let part = |(part, position): (Part, PartPosition)| {
+            let target = log.parts.get(&part).map_or(0, |has| has.end);
+            let at_end = position.next >= target;
+            (part, PartState { position, queue: VecDeque::new(), at_end, quiet: Duration::ZERO, target })
+        };
+        let parts = position.parts.into_iter().map(part).collect();
+        let (send_chunks, chunks) = mpsc::channel(AHEAD);
+        let (commands, receive_commands) = mpsc::unbounded_channel();
+        let pump = SpawnedTask::spawn(pump(input.clone(), reader, receive_commands, send_chunks));
+        let id = log.id.clone();
+        let known: BTreeSet<Part> = log.parts.keys().copied().collect();
+        let log = Arc::new(Mutex::new(log));
+        let look = SpawnedTask::spawn(look(input.clone(), Arc::clone(&log), known, commands.clone()));
+        Ok(Feed {
+            input: input.clone(),
+            chunks,
+            commands,
+            parts,
+            held: BTreeSet::new(),
+            id,
+            floor,
+            log,
+            polled: None,
+            _pump: pump,
+            _look: look,
+        })
+    }
+
+    pub(crate) fn position(&self) -> TailPosition {
+        let parts = self.parts.iter().map(|(part, state)| (*part, state.position)).collect();
+        TailPosition { id: self.id.clone(), parts }
+    }
+
+    /// No unread fact is earlier, but for the declared delay.
+    pub(crate) fn promise(&self) -> EventTime {
+        log::promise(&self.standings(), self.floor)
+    }
+
+    /// Nothing is left of what the log had when it was begun to be read, or has now.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.parts.values().all(|p| p.queue.is_empty() && (p.at_end || p.position.next >= p.target))
+    }
+
+    /// The latest event time taken.
+    pub(crate) fn newest(&self) -> Option<EventTime> {
+        self.parts.values().filter_map(|part| part.position.newest).max()
+    }
+
+    /// Messages that the log has and that were not taken, as far as known.
+    pub(crate) fn lag(&self) -> u64 {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(part, has): (&Part, &std::ops::Range<i64>)| {
+            let next = self.parts.get(part).map_or(has.start, |state| state.position.next.max(has.start));
+            u64::try_from(has.end - next).unwrap_or(0)
+        };
+        log.parts.iter().map(of).sum()
+    }
+
+    /// Ready when something has come, which the next [`Feed::take`] may give out.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        let chunk = self.chunks.recv().await;
+        self.accept(chunk.ok_or_else(ended)??);
+        Ok(())
+    }
+
+    /// Takes what has come, up to so many bytes of messages; `ahead` is the latest event time that counts.
+    pub(crate) fn take(&mut self, most: u64, now: Duration, ahead: EventTime) -> Result<Taken> {
+        let waited = self.polled.map_or(Duration::ZERO, |before| now.saturating_sub(before)).min(MOST_IDLE);
+        self.polled = Some(now);
+        self.drain()?;
+        for part in self.parts.values_mut() {
+            let quiet = part.at_end && part.queue.is_empty();
+            part.quiet = if quiet { part.quiet + waited } else { Duration::ZERO };
+        }
+        let mut taken = Taken::default();
+        while taken.bytes < most {
+            let standings = self.standings();
+            let Some(part) = log::next_part(&standings).and_then(|i| self.parts.values_mut().nth(i)) else { break };
+            let Some(chunk) = part.queue.pop_front() else { break };
+            part.position.next = chunk.next;
+            if let Some(newest) = newest(&chunk, self.input.time, ahead)? {
+                part.position.newest = part.position.newest.max(Some(newest));
+            }
+            taken.bytes += chunk.bytes;
+            taken.timeless |= chunk.timeless;
+            taken.times = match (taken.times, chunk.times) {
+                (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+                (a, b) => a.or(b),
+            };
+            if chunk.rows.rows.num_rows() > 0 {
+                taken.rows.push(chunk.rows);
+            }
+            if !chunk.malformed.offsets.is_empty() {
+                taken.malformed.push(chunk.malformed);
+            }
+        }
+        self.hold();
+        Ok(taken)
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        loop {
+            match self.chunks.try_recv() {
+                Ok(chunk) => self.accept(chunk?),
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(ended()),
+            }
+        }
+    }
+
+    fn accept(&mut self, chunk: Chunk) {
+        let position = PartPosition { next: chunk.next, newest: None };
+        let part = self.parts.entry(chunk.part).or_insert_with(|| PartState {
+            position,
+            queue: VecDeque::new(),
+            at_end: false,
+            quiet: Duration::ZERO,
+            target: 0,
+        });
+        part.at_end = chunk.at_end;
+        if chunk.rows.rows.num_rows() == 0 && chunk.malformed.offsets.is_empty() && part.queue.is_empty() {
+            // Markers only: there is nothing to take, but the place has moved.
+            part.position.next = part.position.next.max(chunk.next);
+        } else {
+            part.queue.push_back(chunk);
+        }
+    }
+
+    /// Holds the parts that have enough queued, and lets the others go.
+    fn hold(&mut self) {
+        let bytes = |p: &PartState| p.queue.iter().map(|c| c.bytes).sum::<u64>();
+        let is_full = |(part, state): &(&Part, &PartState)| {
+            bytes(state) > if self.held.contains(part) { QUEUE_LOW } else { QUEUE }
+        };
+        let held: BTreeSet<Part> = self.parts.iter().filter(is_full).map(|(part, _)| *part).collect();
+        if held != self.held {
+            // A task that is gone has said why, through the chunks.
+            let _ = self.commands.send(Command::Hold(held.clone()));
+            self.held = held;
+        }
+    }
+
+    fn standings(&self) -> Vec<PartStanding> {
+        let idle = Duration::from_micros(self.input.idle.0.max(0) as u64);
+        let standing = |p: &PartState| PartStanding {
+            newest: p.position.newest,
+            // Rows without a time, and what is malformed, wait for nothing.
+            head: p.queue.front().map(|c| c.times.map_or(EventTime::MIN, |(min, _)| min)),
+            at_end: p.at_end,
+            idle: p.quiet >= idle,
+        };
+        self.parts.values().map(standing).collect()
+    }
+}
+
+fn ended() -> Error {
+    Error::bug("the task that reads a log has ended")
+}
+
+/// The latest event time of a chunk that counts.
+fn newest(chunk: &Chunk, time: usize, ahead: EventTime) -> Result<Option<EventTime>> {
+    match chunk.times {
+        Some((_, latest)) if latest > ahead => {
+            let times = micros(&chunk.rows, time)?;
+            let times = times.as_primitive::<TimestampMicrosecondType>();
+            Ok(times.iter().flatten().filter(|t| *t <= ahead.0).max().map(EventTime))
+        }
+        times => Ok(times.map(|(_, latest)| latest)),
+    }
+}
+
+fn micros(rows: &LogRows, time: usize) -> Result<arrow::array::ArrayRef> {
+    let column = rows.rows.column(time);
+    let zone = match column.data_type() {
+        DataType::Timestamp(_, zone) => zone.clone(),
+        other => return Err(Error::bug(format!("the event time of a log is {other}"))),
+    };
+    cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone)).map_err(|e| Error::bug(e.to_string()))
+}
+
+/// Reads, decodes and hands on, until nobody wants more or something fails.
+async fn pump(
+    input: TailInput,
+    mut reader: Box<dyn TailReader>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    chunks: mpsc::Sender<Result<Chunk>>,
+) {
+    let mut decoding = FuturesOrdered::new();
+    let failure = loop {
+        tokio::select! {
+            command = commands.recv() => {
+                let done = match command {
+                    None => return,
+                    Some(Command::Hold(parts)) => reader.hold(&parts).await,
+                    Some(Command::Add(parts)) => reader.add(&parts).await,
+                };
+                if let Err(e) = done {
+                    break e;
+                }
+            }
+            Some(chunk) = decoding.next(), if !decoding.is_empty() => {
+                let chunk: Result<Result<Chunk>, _> = chunk;
+                let chunk = chunk.unwrap_or_else(|e| Err(Error::bug(format!("decoding ended early: {e}"))));
+                let failed = chunk.is_err();
+                if chunks.send(chunk).await.is_err() || failed {
+                    return;
+                }
+            }
+            messages = reader.next(), if decoding.len() < AHEAD => match messages {
+                Ok(messages) => {
+                    for messages in messages {
+                        let input = input.clone();
+                        decoding.push_back(tokio::task::spawn_blocking(move || chunk(&input, &messages)));
+                    }
+                }
+                Err(e) => break e,
+            },
+        }
+    };
+    // What was read before counts.
+    while let Some(chunk) = decoding.next().await {
+        let Ok(Ok(chunk)) = chunk else { break };
+        if chunks.send(Ok(chunk)).await.is_err() {
+            return;
+        }
+    }
+    let _ = chunks.send(Err(failure)).await;
+}
+
+/// Looks at the log from time to time: its ends tell the lag, and parts that came are read from their first message on.
+async fn look(
+    input: TailInput,
+    log: Arc<Mutex<LogState>>,
+    mut known: BTreeSet<Part>,
+    commands: mpsc::UnboundedSender<Command>,
+) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match input.tail.look().await {
+            Ok(state) => {
+                let fresh: BTreeMap<Part, i64> = state
+                    .parts
+                    .iter()
+                    .filter(|(part, _)| known.insert(**part))
+                    .map(|(p, has)| (*p, has.start))
+                    .collect();
+                *log.lock().unwrap_or_else(PoisonError::into_inner) = state;
+                if !fresh.is_empty() {
+                    tracing::info!(log = input.tail.location(), parts = ?fresh.keys(), "the log has new parts");
+                    if commands.send(Command::Add(fresh)).is_err() {
+                        return;
+                    }
+                }
+            }
+            // Whether it can be read is for the reader to say.
+            Err(e) => tracing::warn!(log = input.tail.location(), "the log cannot be looked at: {e}"),
+        }
+    }
+}
+
+fn chunk(input: &TailInput, messages: &Messages) -> Result<Chunk> {
+    let decoded = input.decode.decode(messages)?;
+    if let (OnError::Fail, Some((index, why))) = (input.on_error, decoded.malformed.first()) {
+        return Err(Error::stopped(format!(
+            "{}: the message at offset {} of part {} cannot be read: {why}; to go on without such messages, set on_error = \
+             'table', which keeps them beside the result, or 'skip'",
+            input.tail.location(),
+            messages.offsets.value(*index),
+            messages.part
+        )));
+    }
+    let rows = LogRows {
+        part: messages.part,
+        origin: Arc::clone(&input.origin),
+        rows: decoded.rows,
+        offsets: decoded.offsets,
+    };
+    let times = micros(&rows, input.time)?;
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    Ok(Chunk {
+        part: messages.part,
+        next: messages.next,
+        at_end: messages.at_end,
+        times: min(times).zip(max(times)).map(|(a, b)| (EventTime(a), EventTime(b))),
+        timeless: times.null_count() > 0,
+        bytes: messages.bytes(),
+        malformed: Malformed::of(messages, &decoded.malformed),
+        rows,
+    })
+}

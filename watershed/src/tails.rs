@@ -1,0 +1,303 @@
+//! The log of a source: from what was declared to something that the runtime can read.
+//!
+//! Options of librdkafka are given as `kafka.…`, those of a format under its own name. A secret among them is the name of a
+//! variable, looked up when the log is opened.
+//!
+//! Messages that no fact can be made of become rows of the job's table of late and bad rows, with three columns more: the
+//! payload, what is wrong with it, and when it was written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use watershed_core::secrets;
+use watershed_core::settings::{OnError, Settings, parse_time};
+use watershed_core::tail::{Decode, Decoded, Malformed, Messages, Start, Tail};
+use watershed_core::time::{Grain, Span};
+use watershed_core::{Error, Result};
+use watershed_formats::FormatOptions;
+use watershed_operators::rejected_fields;
+use watershed_runtime::TailInput;
+
+/// What options of librdkafka begin with.
+const KAFKA: &str = "kafka.";
+
+/// The columns that tell of a message, behind all others of a table of late and bad rows.
+const MESSAGE_COLUMNS: [&str; 3] = ["_payload", "_error", "_written_at"];
+
+/// Whether an option of `CREATE SOURCE … WITH` speaks of a log or a format.
+pub(crate) fn is_option(name: &str) -> bool {
+    name.starts_with(KAFKA) || watershed_formats::is_option(name)
+}
+
+/// A log as it was declared.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredTail {
+    pub(crate) url: String,
+    format: String,
+    options: BTreeMap<String, String>,
+    start: Start,
+    archive: Option<String>,
+    idle: Span,
+    grace: Span,
+    on_error: OnError,
+}
+
+impl DeclaredTail {
+    pub(crate) fn new(
+        url: &str,
+        own: impl Fn(&'static str) -> Option<String>,
+        options: BTreeMap<String, String>,
+        settings: &Settings,
+        what: &str,
+    ) -> Result<Self> {
+        let format = own("format").ok_or_else(|| {
+            Error::sql(format!("{what}: say what its messages are: format = 'json', 'csv', 'avro' or 'raw'"))
+        })?;
+        Ok(DeclaredTail {
+            url: url.to_string(),
+            format,
+            options,
+            start: own("start").map_or(Ok(Start::default()), |text| start(&text, what))?,
+            archive: own("archive"),
+            idle: settings.idle_timeout,
+            grace: settings.grace,
+            on_error: settings.on_error,
+        })
+    }
+
+    /// Opens the log of a source whose table has these columns; `derived` is the one that is made from the event time.
+    pub(crate) fn open(
+        &self,
+        table: &SchemaRef,
+        time_column: &str,
+        derived: Option<(usize, Grain)>,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<OpenTail> {
+        let mut kafka = BTreeMap::new();
+        let mut of_format = BTreeMap::new();
+        for (name, value) in &self.options {
+            let value = match secrets::variable(value).filter(|_| secrets::is_secret(name)) {
+                Some(variable) => variables.get(variable).cloned().ok_or_else(|| {
+                    Error::input(format!(
+                        "option {name}: variable ${{{variable}}} is not set; give it with --var or in the environment"
+                    ))
+                })?,
+                None => value.clone(),
+            };
+            match name.strip_prefix(KAFKA) {
+                Some(property) => kafka.insert(property.to_string(), value),
+                None => of_format.insert(name.clone(), value),
+            };
+        }
+        let tail = log(&self.url, &kafka)?;
+        let time = table
+            .index_of(time_column)
+            .map_err(|_| Error::input(format!("{} has no column {time_column} to be its event time", self.url)))?;
+        let format = FormatOptions { format: self.format.clone(), options: of_format };
+        let decode = match derived {
+            None => watershed_formats::decoder(&format, Arc::clone(table))?,
+            Some((at, grain)) => {
+                let mut fields = table.fields().to_vec();
+                fields.remove(at);
+                let inner = watershed_formats::decoder(&format, Arc::new(Schema::new(fields)))?;
+                Arc::new(Placed { inner, table: Arc::clone(table), time: time_column.to_string(), at, grain })
+            }
+        };
+        Ok(OpenTail { declared: self.clone(), tail, decode, time })
+    }
+}
+
+/// The log at a location.
+fn log(url: &str, kafka: &BTreeMap<String, String>) -> Result<Arc<dyn Tail>> {
+    match url.split_once("://") {
+        #[cfg(feature = "kafka")]
+        Some(("kafka", _)) => Ok(Arc::new(watershed_kafka::KafkaTail::new(url, kafka)?)),
+        #[cfg(not(feature = "kafka"))]
+        Some(("kafka", _)) => {
+            Err(Error::input(format!("tail = '{url}': this build was made without Kafka ({} options)", kafka.len())))
+        }
+        _ => Err(Error::input(format!("tail = '{url}': expected kafka://BROKER:9092/TOPIC"))),
+    }
+}
+
+fn start(text: &str, what: &str) -> Result<Start> {
+    let text = text.trim();
+    if let Some(time) = parse_time(text) {
+        return Ok(Start::At(time));
+    }
+    let offset = |pair: &str| {
+        let (part, offset) = pair.split_once(':')?;
+        Some((part.trim().parse().ok()?, offset.trim().parse().ok()?))
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        offsets => offsets.split(',').map(offset).collect::<Option<_>>().map(Start::Offsets).ok_or_else(|| {
+            Error::sql(format!(
+                "{what}: start = '{text}': give 'earliest', 'latest', a time such as '2024-01-31T12:00:00Z', or an offset for \
+                 each part, such as '0:1200, 1:980'"
+            ))
+        }),
+    }
+}
+
+/// A log that can be read.
+#[derive(Clone)]
+pub(crate) struct OpenTail {
+    declared: DeclaredTail,
+    tail: Arc<dyn Tail>,
+    decode: Arc<dyn Decode>,
+    time: usize,
+}
+
+impl OpenTail {
+    /// For a job whose rejected rows have this schema.
+    pub(crate) fn input(&self, source: &str, rejected: &SchemaRef) -> TailInput {
+        let origin: Arc<str> = self.tail.location().into();
+        let (name, of, schema) = (source.to_string(), Arc::clone(&origin), Arc::clone(rejected));
+        TailInput {
+            tail: Arc::clone(&self.tail),
+            decode: Arc::clone(&self.decode),
+            time: self.time,
+            origin,
+            start: self.declared.start.clone(),
+            archive: self.declared.archive.clone(),
+            idle: self.declared.idle,
+            grace: self.declared.grace,
+            on_error: self.declared.on_error,
+            malformed: Arc::new(move |malformed| rows(&schema, &name, &of, malformed)),
+        }
+    }
+}
+
+/// The schema of a job's rejected rows, if it reads a log.
+pub(crate) fn rejected_schema(rejected: &SchemaRef, reads_log: bool) -> SchemaRef {
+    if !reads_log {
+        return Arc::clone(rejected);
+    }
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let more = MESSAGE_COLUMNS.iter().zip([DataType::Binary, DataType::Utf8, time]);
+    let more = more.map(|(name, data_type)| Arc::new(Field::new(*name, data_type, true)));
+    Arc::new(Schema::new(rejected.fields().iter().cloned().chain(more).collect::<Vec<_>>()))
+}
+
+/// Rejected rows in the schema of all of them: late and bad ones have nothing to say of messages.
+pub(crate) fn widened(rows: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if rows.num_columns() == schema.fields().len() {
+        return Ok(rows);
+    }
+    let mut columns = rows.columns().to_vec();
+    for field in &schema.fields()[columns.len()..] {
+        columns.push(new_null_array(field.data_type(), rows.num_rows()));
+    }
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| Error::bug(format!("rejected rows: {e}")))
+}
+
+/// Malformed messages as rejected rows.
+fn rows(schema: &SchemaRef, source: &str, origin: &str, malformed: &Malformed) -> Result<RecordBatch> {
+    let n = malformed.offsets.len();
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) };
+    let payloads: BinaryArray = malformed.payloads.iter().map(Option::as_deref).collect();
+    let written = malformed.timestamps.iter().map(|ms| ms.map(|ms| ms.saturating_mul(1000)));
+    let columns: Vec<ArrayRef> = schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(i, field)| match field.name().as_str() {
+            "_source" if i < rejected_fields().len() => text(source),
+            "_file" if i < rejected_fields().len() => text(origin),
+            "_row" if i < rejected_fields().len() => Arc::new(Int64Array::from(malformed.offsets.clone())),
+            "_reason" if i < rejected_fields().len() => text("malformed"),
+            "_partition" if i < rejected_fields().len() => text(&malformed.part.to_string()),
+            "_payload" if i + 3 == schema.fields().len() => Arc::new(payloads.clone()),
+            "_error" if i + 2 == schema.fields().len() => Arc::new(StringArray::from(malformed.errors.clone())),
+            "_written_at" if i + 1 == schema.fields().len() => {
+                Arc::new(TimestampMicrosecondArray::from_iter(written.clone()).with_timezone("UTC"))
+            }
+            _ => new_null_array(field.data_type(), n),
+        })
+        .collect();
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| Error::bug(format!("malformed messages: {e}")))
+}
+
+/// Facts with the partition column of their table, which messages do not have: it is made from the event time.
+struct Placed {
+    inner: Arc<dyn Decode>,
+    table: SchemaRef,
+    time: String,
+    at: usize,
+    grain: Grain,
+}
+
+impl Decode for Placed {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.table)
+    }
+
+    fn decode(&self, messages: &Messages) -> Result<Decoded> {
+        let decoded = self.inner.decode(messages)?;
+        let odd = |e: arrow::error::ArrowError| Error::bug(format!("the partition column of a log's facts: {e}"));
+        let time = decoded.rows.column_by_name(&self.time);
+        let time = time.ok_or_else(|| Error::bug(format!("a log's facts have no {}", self.time)))?;
+        let micros = cast(time, &DataType::Timestamp(TimeUnit::Microsecond, None)).map_err(odd)?;
+        let micros = micros.as_primitive::<TimestampMicrosecondType>();
+        let field = self.table.field(self.at);
+        let width = self.grain.span().0;
+        let made: ArrayRef = match (self.grain, field.data_type()) {
+            (Grain::Day, DataType::Date32) => {
+                let day = |t: i64| i32::try_from(t.div_euclid(width)).unwrap_or(i32::MAX);
+                Arc::new(micros.unary::<_, Date32Type>(day))
+            }
+            (Grain::Hour, hour @ DataType::Timestamp(..)) => {
+                let begin = micros.unary::<_, TimestampMicrosecondType>(|t| t - t.rem_euclid(width));
+                cast(&begin, hour).map_err(odd)?
+            }
+            (_, other) => new_null_array(other, micros.len()),
+        };
+        let mut columns = decoded.rows.columns().to_vec();
+        columns.insert(self.at, made);
+        let rows = RecordBatch::try_new(Arc::clone(&self.table), columns).map_err(odd)?;
+        Ok(Decoded { rows, ..decoded })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_begins_where_it_is_said() {
+        assert_eq!(start("Earliest", "s").unwrap(), Start::Earliest);
+        assert_eq!(start(" latest", "s").unwrap(), Start::Latest);
+        assert_eq!(start("0:12, 3:7", "s").unwrap(), Start::Offsets(BTreeMap::from([(0, 12), (3, 7)])));
+        assert!(matches!(start("2024-05-01", "s").unwrap(), Start::At(_)));
+        assert!(start("soon", "source s").unwrap_err().to_string().contains("'earliest', 'latest', a time"));
+    }
+
+    #[test]
+    fn malformed_messages_are_rows_beside_late_ones() {
+        let mut fields = rejected_fields();
+        fields.push(Field::new("km", DataType::Int64, true));
+        let late = Arc::new(Schema::new(fields));
+        let schema = rejected_schema(&late, true);
+        let malformed = Malformed {
+            part: 2,
+            offsets: vec![7, 9],
+            timestamps: vec![Some(5), None],
+            payloads: vec![Some(b"{".to_vec()), None],
+            errors: vec!["cut off".into(), "empty".into()],
+        };
+        let rows = rows(&schema, "s", "kafka://b/t", &malformed).unwrap();
+        let text = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().value(0).to_string();
+        let found = ["_source", "_file", "_reason", "_partition", "_error"].map(text);
+        assert_eq!(found, ["s", "kafka://b/t", "malformed", "2", "cut off"]);
+        let late = widened(RecordBatch::new_empty(late), &schema).unwrap();
+        assert_eq!(late.schema(), rows.schema());
+    }
+}

@@ -1,0 +1,104 @@
+//! A log archived into a table, and both read as one stream: where one ends and the other begins is nobody's to say.
+
+use super::broker::Broker;
+use super::world::{ARCHIVE, BOTH, DECLARED, HOUR, LOG_ALONE, World, hours, rides};
+
+#[test]
+fn an_archive_has_every_message_once() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "archived", 3);
+    let all = rides(1, 0..9_000, 40);
+    let mut sent = 0;
+    for part in all.chunks(2_500) {
+        world.produce(part);
+        sent += part.len() as u64;
+        world.run(&[DECLARED, ARCHIVE], &["--commit-interval", "50 ms"]);
+        world.archived(sent);
+    }
+    let said = world.run(&[DECLARED, ARCHIVE], &[]);
+    assert!(said.contains("nothing new"), "{said}");
+    // What a query sees of it is what was sent.
+    let days = world.query("SELECT DISTINCT at_day FROM rides ORDER BY 1");
+    assert_eq!(days.first().map(String::as_str), Some("2026-01-01"));
+    assert_eq!(days.len(), 5, "{days:?}");
+    let km: i64 = all.iter().map(|ride| ride.km).sum();
+    assert_eq!(world.number("SELECT sum(km) FROM rides"), km);
+}
+
+#[test]
+fn a_log_alone_is_a_history_too() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "replayed", 4);
+    let all = rides(2, 0..8_000, 30);
+    world.produce(&all);
+    world.run(&[DECLARED, LOG_ALONE], &["--idle-timeout", "1 hour"]);
+    // Of each part the newest ride, less ten minutes: what ends before is there.
+    let until = (0..4).map(|part| all.iter().filter(|r| r.message(4).0 == part).map(|r| r.at).max().unwrap()).min();
+    let until = until.unwrap() - 600;
+    let expected = hours(&all).into_iter().filter(|((hour, _), _)| hour + HOUR <= until).collect();
+    assert_eq!(world.hourly(), expected);
+    assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0);
+    world.run(&[DECLARED, LOG_ALONE], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all));
+}
+
+#[test]
+fn history_and_log_are_one_stream() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "one_stream", 3);
+    let all = rides(3, 0..12_000, 30);
+    world.produce(&all[..5_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.produce(&all[5_000..8_000]);
+    // Rows that are in the log and not yet in the lake; and the job goes on where it stood in the log.
+    world.run(&[DECLARED, BOTH], &[]);
+    world.produce(&all[8_000..10_000]);
+    world.run(&[DECLARED, BOTH], &[]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.produce(&all[10_000..]);
+    world.run(&[DECLARED, BOTH], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all));
+    assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0);
+}
+
+#[test]
+fn a_log_that_has_forgotten_is_waited_for_or_refused() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "forgetful", 2);
+    let all = rides(4, 0..6_000, 30);
+    world.produce(&all[..3_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.produce(&all[3_000..5_000]);
+    let ends = broker.ends("forgetful");
+    broker.delete_records("forgetful", 0, ends[0].1 - 10);
+    // Neither the lake nor the log has them.
+    let archived = world.number("SELECT max(_offset) FROM rides WHERE _part = 0");
+    let refused = world.refused(&[DECLARED, BOTH], &[]);
+    let gap = format!("has forgotten offsets {} to {} of part 0", archived + 1, ends[0].1 - 11);
+    assert!(refused.contains(&gap), "{gap}: {refused}");
+    let refused = world.refused(&[DECLARED, ARCHIVE], &[]);
+    assert!(refused.contains("has forgotten messages that were not read"), "{refused}");
+}
+
+#[test]
+fn an_archive_that_went_on_closes_the_gap() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "closing", 2);
+    let all = rides(5, 0..6_000, 30);
+    world.produce(&all[..3_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    // The job reads the first version, slowly; meanwhile the archive goes on and the log forgets what it has.
+    let job = world.start(&[DECLARED, BOTH], &["--throttle-rows", "1000", "--until", "caught-up"]);
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
+    world.produce(&all[3_000..5_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    for (part, (_, end)) in broker.ends("closing").into_iter().enumerate() {
+        broker.delete_records("closing", part as i32, end);
+    }
+    world.produce(&all[5_000..]);
+    let out = job.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    world.run(&[DECLARED, BOTH], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all), "{said}");
+}
