@@ -26,6 +26,7 @@ use crate::compact;
 use crate::control::{self, Asked};
 use crate::estimate::Estimate;
 use crate::execute::Session;
+use crate::handover::{self, Forgets, Handover};
 use crate::layers::{Layers, Values};
 use crate::listing::{self, ColumnInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
@@ -217,6 +218,12 @@ impl Engine {
     /// Sources, views and tables.
     pub async fn tables(&self) -> Result<Vec<RelationInfo>> {
         listing::tables(self).await
+    }
+
+    /// Where history and log of a source meet, or of each source that a job reads; with `forgets`, also what the log is about
+    /// to forget.
+    pub async fn handover(&self, name: &str, forgets: Option<Forgets>) -> Result<Vec<Handover>> {
+        handover::of(self, name, forgets).await
     }
 
     /// The columns of a source, view or table.

@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
                     let estimate = self.backfill(of, parsed.at).await?;
                     plans.push(JobPlan { text: String::new(), estimate: Some(estimate) });
                 }
-                Statement::Drop(_) | Statement::Describe(_) | Statement::Explain(_) => {}
+                Statement::Drop(_) | Statement::Describe(_) | Statement::Explain(_) | Statement::Handover(_) => {}
             }
         }
         Ok(plans)
@@ -213,6 +213,10 @@ impl<'a> Session<'a> {
             Statement::Backfill(of) => {
                 let estimate = self.backfill(of, parsed.at).await?;
                 seen(Outcome::Text(estimate.to_string()))
+            }
+            Statement::Handover(name) => {
+                let found = self.engine.handover(name, None).await.map_err(|e| at(e, parsed.at))?;
+                found.iter().try_for_each(|handover| seen(Outcome::Text(handover.to_string())))
             }
             Statement::Describe(name) => {
                 let columns = listing::columns(self, name).await?;

@@ -54,6 +54,7 @@
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
 //! * `tails`: the log of a source.
+//! * `handover`: where a history ends and its log begins.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
 //! * `dimensions`, `csv`, `late`: tables as queries read them.
 //! * `jobs`, `bindings`: from a statement to a running job.
@@ -83,6 +84,8 @@ pub mod catalog;
 mod sources;
 
 mod tails;
+
+mod handover;
 
 mod names;
 
@@ -132,6 +135,7 @@ pub use {arrow, datafusion};
 pub use control::Asked;
 pub use engine::{Builder, Engine, JobPlan, Outcome, RunOptions};
 pub use estimate::Estimate;
+pub use handover::{Forgets, Handover, PartHandover};
 pub use layers::settings_help;
 pub use listing::{ColumnInfo, RelationInfo};
 pub use load::{LoadMode, LoadRequest, Loaded, LoadedFile};

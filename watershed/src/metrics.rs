@@ -125,6 +125,7 @@ struct Families {
     epoch: IntGaugeVec,
     watermark: GaugeVec,
     lag: GaugeVec,
+    lag_messages: GaugeVec,
     state: IntGaugeVec,
     state_bytes: IntGaugeVec,
     memory: IntGaugeVec,
@@ -171,6 +172,7 @@ impl Families {
             bytes_left: whole("watershed_left_bytes", "Bytes of files that this run has still to read", &["job"])?,
             epoch: whole("watershed_epoch", "Number of the newest checkpoint", &["job"])?,
             watermark: gauge("watershed_watermark_seconds", "The watermark, in seconds since 1970")?,
+            lag_messages: gauge("watershed_lag_messages", "Messages that the logs have and that were not read")?,
             lag: gauge("watershed_lag_seconds", "Event time from the watermark to the end of what may be read")?,
             state: whole("watershed_state", "What is held in memory: open windows, groups", &["job", "what"])?,
             state_bytes: whole("watershed_state_bytes", "Bytes of state in memory", &["job"])?,
@@ -245,6 +247,9 @@ impl Families {
         }
         if let Some(watermark) = update.watermark {
             self.watermark.with_label_values(&[name]).set(seconds(watermark));
+        }
+        if let Some(lag) = update.lag_messages {
+            self.lag_messages.with_label_values(&[name]).set(lag as f64);
         }
         if let Some(lag) = update.lag() {
             self.lag.with_label_values(&[name]).set(lag.0 as f64 / 1e6);

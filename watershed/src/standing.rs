@@ -79,6 +79,8 @@ pub struct Left {
     pub closed_until: Option<EventTime>,
     /// The latest event time that statistics know of.
     pub newest: Option<EventTime>,
+    /// Messages that logs have and that were not read; `None` where no log is read yet.
+    pub messages: Option<u64>,
 }
 
 impl JobInfo {
@@ -189,6 +191,15 @@ async fn left(engine: &Engine, session: &Session<'_>, entry: &Entry, checkpoint:
     for source in reached(&session.entries, &query_of(entry)?)?.into_iter().filter(|e| e.kind == Kind::Source) {
         let opened = open_source(engine, &session.layers, source).await?;
         let position = checkpoint.and_then(|c| c.positions.get(&source.name)).cloned().unwrap_or_default();
+        if let (Some(stands), Some(tail)) = (&position.tail, &opened.tail) {
+            let has = tail.log().look().await?;
+            let unread = has.parts.iter().map(|(part, has)| {
+                let next = stands.parts.get(part).map_or(has.start, |at| at.next.max(has.start));
+                u64::try_from(has.end - next).unwrap_or(0)
+            });
+            left.messages = Some(left.messages.unwrap_or(0) + unread.sum::<u64>());
+            continue;
+        }
         let snapshot = opened.history.pin(None).await?;
         let closed = match opened.bounded {
             true => snapshot.partitions.len(),

@@ -157,6 +157,14 @@ pub(crate) struct OpenTail {
 }
 
 impl OpenTail {
+    pub(crate) fn log(&self) -> &dyn Tail {
+        self.tail.as_ref()
+    }
+
+    pub(crate) fn archive(&self) -> Option<&str> {
+        self.declared.archive.as_deref()
+    }
+
     /// For a job whose rejected rows have this schema.
     pub(crate) fn input(&self, source: &str, rejected: &SchemaRef) -> TailInput {
         let origin: Arc<str> = self.tail.location().into();

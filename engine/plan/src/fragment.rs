@@ -191,7 +191,7 @@ impl Fragment {
             (false, true) => hole.scan.bind_log(&input.log, inspection, partitions)?,
             (false, false) => return internal_err!("{}: a step reads files or a log", hole.source),
         };
-        bound.plan = PacedExec::over(bound.plan);
+        bound.plan = PacedExec::over(bound.plan, bound.of_log.is_some());
         let plan: Arc<dyn ExecutionPlan> = match &input.inspect {
             None => bound.plan,
             Some(inspect) => {

@@ -23,11 +23,13 @@ pub(crate) struct PacedExec {
     input: Arc<dyn ExecutionPlan>,
     /// Bytes of the scan that were booked.
     booked: Arc<AtomicU64>,
+    /// What is read is in memory: bytes are those of the rows, as no scan counts them.
+    of_log: bool,
 }
 
 impl PacedExec {
-    pub(crate) fn over(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(PacedExec { input, booked: Arc::default() })
+    pub(crate) fn over(input: Arc<dyn ExecutionPlan>, of_log: bool) -> Arc<dyn ExecutionPlan> {
+        Arc::new(PacedExec { input, booked: Arc::default(), of_log })
     }
 }
 
@@ -67,7 +69,7 @@ impl ExecutionPlan for PacedExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(input), None) => Ok(PacedExec::over(input)),
+            (Some(input), None) => Ok(PacedExec::over(input, self.of_log)),
             _ => internal_err!("a paced scan has one input"),
         }
     }
@@ -87,9 +89,12 @@ impl ExecutionPlan for PacedExec {
         let schema = self.schema();
         let booked = Arc::clone(&self.booked);
         let mut counting = pacing.0.by_bytes();
+        let of_log = self.of_log;
         let paced = rows.then(move |batch| {
             let mut bytes = 0;
-            if pacing.0.by_bytes() {
+            if of_log {
+                bytes = batch.as_ref().map_or(0, |batch| batch.get_array_memory_size() as u64);
+            } else if pacing.0.by_bytes() {
                 // The scan counts over all its streams; what one finds new it books, whoever fetched it. What was fetched
                 // before there was a limit is no debt.
                 let now = fetched();

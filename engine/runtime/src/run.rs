@@ -118,6 +118,8 @@ struct Runner {
     commits: u64,
     /// Messages of logs that were not read yet.
     lag: Option<u64>,
+    /// When it was last told where the run stands.
+    told: Duration,
     /// The most that was held at once, just before windows were closed.
     peak: StateSize,
     join: u64,
@@ -360,7 +362,8 @@ impl Runner {
         ))
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
+        self.told = self.context.clock.elapsed();
         let mut state = StateSize::default();
         for shard in &self.shards {
             for (operator, _) in &shard.stages {

@@ -12,12 +12,15 @@ use watershed_core::history::Records;
 use watershed_core::sink::Archived;
 use watershed_core::{Error, EventTime, Result};
 
-use super::commit::{self, SEARCH};
+use super::commit;
 use crate::log;
 use crate::stores::Place;
 
 /// The key in a commit's info: application id to latest event time, in microseconds.
 pub(super) const ARCHIVED: &str = "watershed.archived";
+
+/// How far back a commit is looked for that has it: upkeep and other writers may have been there since.
+const NEAR: u64 = 64;
 
 pub(super) fn transactions(archived: &Archived) -> impl Iterator<Item = Transaction> {
     archived.parts.iter().map(|(part, at)| Transaction::new(Archived::application(&archived.archive, *part), at.last))
@@ -50,7 +53,7 @@ pub(super) fn decide(archived: &Archived, transactions: &BTreeMap<String, i64>) 
 pub(crate) async fn records(place: &Place, version: u64) -> Result<Records> {
     let transactions = log::transactions(place, version).await?;
     let mut records = Records { transactions, newest: BTreeMap::new() };
-    for at in (version.saturating_sub(SEARCH)..=version).rev() {
+    for at in (version.saturating_sub(NEAR)..=version).rev() {
         // Older entries may have been cleaned up: then the times are not known, and whoever asks goes by the grace.
         let Some(entry) = log::read_commit(place, at).await? else { break };
         if let Some(Value::Object(newest)) = commit::info(&entry).remove(ARCHIVED) {

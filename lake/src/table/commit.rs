@@ -39,7 +39,7 @@ const RACES: u32 = 100;
 /// Attempts that the store may fail; it has its own retries below.
 const FAILURES: u32 = 6;
 /// Log entries searched for the one that carried a transaction.
-pub(super) const SEARCH: u64 = 1000;
+const SEARCH: u64 = 1000;
 /// Bytes of log entries after which a log checkpoint pays whatever the number of commits: what is replayed within a tenth of a
 /// second, about.
 const UNSUMMED: u64 = 8 << 20;

@@ -24,6 +24,8 @@ mod load;
 
 mod compact;
 
+mod retention;
+
 mod vacuum;
 
 mod control;
@@ -152,6 +154,8 @@ enum Command {
     Compact(compact::Compact),
     /// Remove files that neither a table nor a job needs any more, and clean up the table's log
     Vacuum(vacuum::Vacuum),
+    /// Say which messages of a log are safely in a table, so that the log may forget them
+    Retention(retention::Retention),
     /// List the jobs and where they stand
     Jobs(show::Jobs),
     /// Alter a job's limits, also while it runs
@@ -203,6 +207,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
             Command::Load(command) => command.run(&cli.global).await,
             Command::Compact(command) => command.run(&cli.global).await,
             Command::Vacuum(command) => command.run(&cli.global).await,
+            Command::Retention(command) => command.run(&cli.global).await,
             Command::Alter(command) => command.run(&cli.global).await,
             Command::Pause(command) => command.pause(&cli.global).await,
             Command::Resume(command) => command.resume(&cli.global).await,

@@ -173,6 +173,8 @@ impl Progress for Json {
             "bad": update.bad,
             "watermark": update.watermark.map(|w| w.to_string()),
             "epoch": update.epoch,
+            "lag_messages": update.lag_messages,
+            "lag_ms": update.lag().map(|lag| lag.0 / 1000),
             "account": update.account,
             "state": {
                 "windows": update.state.windows,
@@ -189,6 +191,10 @@ impl Progress for Json {
 }
 
 fn percent(update: &ProgressUpdate) -> Option<u64> {
+    // A log has no end.
+    if update.lag_messages.is_some() {
+        return None;
+    }
     (update.bytes * 100).checked_div(update.bytes_total).map(|p| p.min(100))
 }
 
@@ -201,6 +207,7 @@ fn text(update: &ProgressUpdate) -> String {
         format!("{}/s", bytes((update.bytes as f64 / seconds) as u64)),
     ];
     parts.extend(update.watermark.filter(|w| *w > EventTime::MIN).map(|w| format!("watermark {w}")));
+    parts.extend(update.lag_messages.map(|n| format!("{} messages behind", count(n))));
     parts.extend(update.eta().filter(|eta| !eta.is_zero()).map(|eta| format!("{} left", time(eta))));
     parts.extend((update.late > 0).then(|| format!("{} late", count(update.late))));
     parts.extend((update.bad > 0).then(|| format!("{} bad", count(update.bad))));

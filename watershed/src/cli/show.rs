@@ -57,6 +57,7 @@ impl Jobs {
                         "closed_bytes": left.closed_bytes,
                         "closed_until": left.closed_until.map(|t| t.to_string()),
                         "newest": left.newest.map(|t| t.to_string()),
+                        "messages": left.messages,
                     })),
                     "positions": job.checkpoint.as_ref().map(|c| positions(&c.positions)),
                     "last_commit": job.last_commit.map(|t| t.to_string()),
@@ -76,7 +77,10 @@ impl Jobs {
         let dash = || "-".to_string();
         let rows = jobs.iter().map(|job| {
             let counts = job.checkpoint.as_ref().map(|c| c.counts).unwrap_or_default();
-            let left = job.left.map(|l| format!("{} files, {}", count(l.closed_files), bytes(l.closed_bytes)));
+            let left = job.left.map(|l| match l.messages {
+                Some(messages) => format!("{} messages", count(messages)),
+                None => format!("{} files, {}", count(l.closed_files), bytes(l.closed_bytes)),
+            });
             vec![
                 job.name.clone(),
                 serde_json::to_value(job.state).ok().and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default(),

@@ -89,6 +89,9 @@ impl Statements<'_> {
                 _ => Statement::Backfill(Backfill::View(self.name("a statement, or the name of a view")?)),
             });
         }
+        if self.words(&["EXPLAIN", "HANDOVER"]) {
+            return Ok(Statement::Handover(self.name("the name of a source or a view")?));
+        }
         if self.word("EXPLAIN") {
             return Ok(Statement::Explain(Box::new(self.parsed()?)));
         }

@@ -41,6 +41,8 @@ pub enum Statement {
     Explain(Box<Parsed>),
     /// `EXPLAIN BACKFILL …`
     Backfill(Backfill),
+    /// `EXPLAIN HANDOVER name`
+    Handover(String),
     Describe(String),
     Query(ast::Query),
 }
@@ -219,6 +221,7 @@ impl fmt::Display for Statement {
             Statement::Explain(of) => write!(f, "EXPLAIN {}", of.text),
             Statement::Backfill(Backfill::Of(of)) => write!(f, "EXPLAIN BACKFILL {}", of.text),
             Statement::Backfill(Backfill::View(of)) => write!(f, "EXPLAIN BACKFILL {}", name(of)),
+            Statement::Handover(of) => write!(f, "EXPLAIN HANDOVER {}", name(of)),
             Statement::Describe(of) => write!(f, "DESCRIBE {}", name(of)),
             Statement::Query(query) => query.fmt(f),
         }

@@ -100,6 +100,7 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         began,
         commits: 0,
         lag: None,
+        told: began,
         peak: StateSize::default(),
         bytes_done: 0,
         bytes_total: sources.bytes_left(),

@@ -17,6 +17,9 @@ use crate::pace::Pacer;
 use crate::progress::{GivenUp, Summary};
 use crate::sources::Sources;
 
+/// How often is told where a run stands that waits for its logs.
+const TOLD: Duration = Duration::from_secs(1);
+
 /// How long nothing need come of a log before the run looks after its epoch, its orders and its idle parts.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -78,7 +81,9 @@ impl Runner {
             _ => {}
         }
         self.look_at(sources);
-        self.tell();
+        if self.context.clock.elapsed().saturating_sub(self.told) >= TOLD {
+            self.tell();
+        }
         let asked = self.asked();
         tokio::select! {
             ready = sources.ready() => ready,

@@ -17,7 +17,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use watershed_core::clock::{Clock, SystemClock};
 
-mod topics;
+pub(crate) mod topics;
 
 mod tests;
 

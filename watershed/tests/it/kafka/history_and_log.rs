@@ -102,3 +102,50 @@ fn an_archive_that_went_on_closes_the_gap() {
     world.run(&[DECLARED, BOTH], &["--final"]);
     assert_eq!(world.hourly(), hours(&all), "{said}");
 }
+
+#[test]
+fn the_handover_is_shown_before_and_what_may_be_forgotten_is_said() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "handed_over", 2);
+    let all = rides(13, 0..2_000, 30);
+    let at = |ride: &super::world::Ride| {
+        let (part, key, payload, _) = ride.message(2);
+        (part, key, payload, Some(1_700_000_000_000))
+    };
+    broker.produce("handed_over", all[..1_000].iter().map(at));
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.run(&[BOTH], &[]);
+    broker.produce("handed_over", all[1_000..].iter().map(at));
+    let archived = world.query("SELECT max(_offset) FROM rides GROUP BY _part ORDER BY _part");
+    let ends: Vec<i64> = broker.ends("handed_over").into_iter().map(|(_, end)| end).collect();
+
+    let said = world.run(&["EXPLAIN HANDOVER rides_and_log;"], &[]);
+    assert!(said.contains("offsets are recorded as rides-PART"), "{said}");
+    for part in 0..2 {
+        let next = archived[part].parse::<i64>().unwrap() + 1;
+        let line = format!("read from {next} on, {} messages behind the newest", ends[part] - next);
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+
+    let retention = |more: &[&str]| {
+        let out = world.command(&[&["retention", "rides_and_log"], more].concat()).output().unwrap();
+        (out.status.code(), super::world::all_said(&out))
+    };
+    let (code, said) = retention(&[]);
+    assert!(code == Some(0) && said.contains(&format!("offsets up to {} are in the table", archived[0])), "{said}");
+    // All messages are years old: a log that keeps them for a day is about to forget what is not archived.
+    let (code, said) = retention(&["--keeps", "1 day"]);
+    assert!(code == Some(4) && said.contains("ABOUT TO BE LOST"), "{code:?} {said}");
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    let (code, said) = retention(&["--keeps", "1 day", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let told: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(told["parts"]["1"]["archived"].as_i64(), Some(ends[1] - 1), "{told}");
+    // Who forgets too much is told how much.
+    broker.produce("handed_over", all[..100].iter().map(at));
+    for (part, (_, end)) in broker.ends("handed_over").into_iter().enumerate() {
+        broker.delete_records("handed_over", part as i32, end);
+    }
+    let (code, said) = retention(&[]);
+    assert!(code == Some(4) && said.contains(&format!("LOST: {} to", ends[0])), "{said}");
+}

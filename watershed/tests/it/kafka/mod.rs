@@ -4,6 +4,8 @@ mod broker;
 
 mod history_and_log;
 
+mod kills;
+
 mod messages;
 
 mod world;

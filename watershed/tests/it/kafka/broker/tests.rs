@@ -55,6 +55,7 @@ fn what_a_killed_broker_acknowledged_is_there_again() {
     broker.create("kept", 2, &[]);
     broker.produce("kept", (0..1000).map(|n| numbered(i32::from(n % 2 == 1), n)));
     broker.delete_records("kept", 1, 499);
+    broker.delete_records("kept", 1, 10);
     let kept = broker.read_all("kept");
     assert_eq!(kept.len(), 501);
     assert_eq!(kept[500], read(1, 499, 999));
@@ -66,6 +67,8 @@ fn what_a_killed_broker_acknowledged_is_there_again() {
     }
     broker.produce_transaction("kept", [numbered(0, 1000)], true);
     assert_eq!(broker.read_all("kept")[500], read(0, 500, 1000));
+    broker.delete_records("kept", 0, 500);
+    assert_eq!(broker.ends("kept")[0], (500, 502));
 }
 
 #[test]

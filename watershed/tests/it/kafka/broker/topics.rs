@@ -70,10 +70,19 @@ impl Broker {
         offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
         let deleted = block_on(self.admin().delete_records(&offsets, &AdminOptions::new())).unwrap();
         deleted.elements().iter().for_each(|partition| partition.error().unwrap());
-        // A broker that is killed forgets where a log begins unless it has written that down, which it does a little later.
-        let begins = format!("{topic} {partition} {before}");
-        let written = || fs::read_to_string(self.data().join("log-start-offset-checkpoint")).unwrap_or_default();
-        assert!(patiently(|| written().lines().any(|line| line == begins)), "{begins}: {}", written());
+        // A broker that is killed forgets where a log begins until it has written that down, which it does a little later.
+        let written = patiently(|| self.written_start(topic, partition) >= before);
+        assert!(written, "{topic} {partition} does not come to begin at {before}");
+    }
+
+    /// Where a partition begins as far as the disk tells: by a line of a file of them all, or else by its first segment's name.
+    fn written_start(&self, topic: &str, partition: i32) -> i64 {
+        let lines = fs::read_to_string(self.data().join("log-start-offset-checkpoint")).unwrap_or_default();
+        let of = format!("{topic} {partition} ");
+        let line = lines.lines().find_map(|line| line.strip_prefix(&of)?.parse().ok());
+        let files = fs::read_dir(self.data().join(format!("{topic}-{partition}"))).unwrap();
+        let segments = files.filter_map(|file| file.unwrap().file_name().to_str()?.strip_suffix(".log")?.parse().ok());
+        line.into_iter().chain(segments.min()).max().unwrap_or(0)
     }
 
     /// Writes messages, those of a partition in their order.
