@@ -143,15 +143,17 @@ pub(crate) fn inputs(lowered: &Lowered, known: &Known, rejected: &SchemaRef) -> 
             delay: source.delay,
             bounded: source.bounded,
             max_leak: source.max_leak,
+            follow: source.follow,
             tail: source.tail.as_ref().map(|tail| tail.input(name, rejected)),
         })
     };
     let inputs: Vec<Input> = names.into_iter().map(input).collect::<Result<_>>()?;
-    let logs = inputs.iter().find(|input| input.tail.is_some());
-    if let (Some(log), Some(ends)) = (logs, inputs.iter().find(|input| input.tail.is_none() && !input.bounded)) {
+    let goes_on = |input: &&Input| input.tail.is_some() || input.follow;
+    let logs = inputs.iter().find(goes_on);
+    if let (Some(log), Some(ends)) = (logs, inputs.iter().find(|input| !goes_on(input) && !input.bounded)) {
         return Err(Error::input(format!(
-            "{} goes on in a log and {} has a history only: once that is read, all windows would be held open for what may still \
-             come to it. If nothing will, say so (bounded = true in its CREATE SOURCE … WITH); else give it its log (tail = '…')",
+            "{} goes on and {} has a history only: once that is read, all windows would be held open for what may still \
+             come to it. If nothing will, say so (bounded = true in its CREATE SOURCE … WITH); else let it go on as well (tail = '…')",
             log.name, ends.name
         )));
     }

@@ -19,6 +19,9 @@ use crate::tails::{DeclaredTail, OpenTail};
 /// Options of `CREATE SOURCE … WITH` besides settings and those of the object store.
 const OWN: [&str; 5] = ["lake", "tail", "format", "start", "archive"];
 
+/// The tail of a source whose table's commits are read as they come.
+const COMMITS: &str = "commits";
+
 /// A declared source, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
@@ -28,6 +31,8 @@ pub(crate) struct Declared {
     /// Where its history lies, as written.
     pub(crate) lake: Option<String>,
     pub(crate) tail: Option<DeclaredTail>,
+    /// Its tail is what is committed to its table.
+    follow: bool,
     /// Of a log without a history.
     columns: Option<SchemaRef>,
     pub(crate) stores: Stores,
@@ -51,6 +56,7 @@ pub(crate) struct OpenSource {
     pub(crate) max_leak: Span,
     pub(crate) history: Arc<dyn History>,
     pub(crate) tail: Option<OpenTail>,
+    pub(crate) follow: bool,
     pub(crate) stores: Stores,
 }
 
@@ -61,7 +67,8 @@ impl Declared {
         let with = With::sort(&source.options, &OWN, Scope::Source, &what)?;
         let settings = layers.resolve(&with.settings)?;
         let own = |name: &'static str| with.own(name).map(str::to_string);
-        let tail = match with.own("tail") {
+        let follow = with.own("tail") == Some(COMMITS);
+        let tail = match with.own("tail").filter(|_| !follow) {
             Some(url) => Some(DeclaredTail::new(url, own, with.log.clone(), &settings, &what)?),
             None => None,
         };
@@ -74,6 +81,11 @@ impl Declared {
         }
         let lake = own("lake");
         match (&lake, &tail) {
+            (None, None) if follow => {
+                return Err(Error::sql(format!(
+                    "{what}: tail = '{COMMITS}' are those of a table: say which (lake = 'location')"
+                )));
+            }
             (None, None) => {
                 return Err(Error::sql(format!(
                     "{what}: say where its history lies, or its log, or both: WITH (lake = 'location', tail = 'kafka://…')"
@@ -93,8 +105,8 @@ impl Declared {
                     "{what}: `start` is for a log without a history; this one begins where its lake table ends"
                 )));
             }
-            (_, Some(_)) if settings.bounded => {
-                return Err(Error::sql(format!("{what}: `bounded` is for a history that ends; a log goes on")));
+            _ if settings.bounded && (follow || tail.is_some()) => {
+                return Err(Error::sql(format!("{what}: `bounded` is for a history that ends, and this one goes on")));
             }
             _ => {}
         }
@@ -104,6 +116,7 @@ impl Declared {
             delay: source.delay,
             lake,
             tail,
+            follow,
             columns: source.columns.clone(),
             variables: variables.clone(),
             stores: stores.with_options(with.store.clone()),
@@ -144,6 +157,7 @@ impl Declared {
         };
         Ok(OpenSource {
             tail,
+            follow: self.follow,
             name: self.name.clone(),
             time_column,
             delay: self.delay,
@@ -174,6 +188,7 @@ impl Declared {
             name: self.name.clone(),
             tail: Some(tail.open(columns, &time_column, None, &self.variables)?),
             time_column,
+            follow: false,
             delay: self.delay,
             bounded: false,
             max_leak: self.max_leak.unwrap_or(default_leak(None)),

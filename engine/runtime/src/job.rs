@@ -71,6 +71,8 @@ pub struct Input {
     pub max_leak: Span,
     /// The log that it goes on in.
     pub tail: Option<TailInput>,
+    /// It goes on in what is committed to its table.
+    pub follow: bool,
 }
 
 /// The log of a source.

@@ -42,7 +42,8 @@ pub async fn preview(
     let positions: BTreeMap<String, Position> = manifest.map(|m| m.positions.clone()).unwrap_or_default();
     let aside = checkpoints.aside(Arc::new(InMemory::new()), &positions).await?;
     // What comes of a log is nobody's to foresee.
-    let unopened = |input: Input| Input { history: Arc::new(Unopened(input.history)), tail: None, ..input };
+    let unopened =
+        |input: Input| Input { history: Arc::new(Unopened(input.history)), tail: None, follow: false, ..input };
     let mut sources = Sources::open(
         inputs.into_iter().map(unopened).collect(),
         &positions,

@@ -4,25 +4,36 @@
 //! *pending* and read in the first step, its rows judged by their windows; facts that went away stop the job. Which files a
 //! step reads and where the watermark then stands is decided in `core::slice`, what an increment means in
 //! `core::increment`, and where partitions may be cut in `core::cut`; here are the facts for it.
+//!
+//! * [`pin`]: a history at a version, brought in line with where the job stands.
+//! * [`logs`]: sources that go on in a log: the seam, and the steps over what comes.
+//! * [`follow`]: sources that go on in what is committed to their table.
 
 mod logs;
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pin;
+
+mod follow;
+
+pub(crate) use pin::{by_pieces, pin_at};
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use watershed_core::clock::Clock;
 use watershed_core::cut;
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, DeletedRows, History, LONG, Snapshot, Times, Version};
-use watershed_core::increment::increment;
+use watershed_core::history::{DataFile, DeletedRows, Version};
 use watershed_core::scan::is_clean;
-use watershed_core::settings::{OnChange, Settings};
+use watershed_core::settings::Settings;
 use watershed_core::slice::{self, Rules, Standing};
 use watershed_core::tail::LogRows;
 use watershed_core::time::Span;
-use watershed_core::{Error, EventTime, Result};
+use watershed_core::{EventTime, Result};
 
+use self::pin::{Pinned, refine};
 use crate::checkpoint::Checkpoints;
 use crate::feed::Feed;
 use crate::job::{Goal, Input};
@@ -44,8 +55,9 @@ pub(crate) struct Sources {
     windows_open: bool,
     ended: bool,
     until_caught_up: bool,
-    max_ahead: Span,
-    on_change: OnChange,
+    /// When tables that are followed were last looked at.
+    followed: Duration,
+    settings: Settings,
     clock: Arc<dyn Clock>,
     checkpoints: Checkpoints,
 }
@@ -57,23 +69,6 @@ pub(crate) enum Next {
     Quiet,
     /// The run has come as far as it may.
     End,
-}
-
-struct Pinned {
-    input: Input,
-    snapshot: Snapshot,
-    position: Position,
-    closed: usize,
-    /// Where the partitions start that are a further part of one which was cut.
-    continued: BTreeSet<EventTime>,
-    /// Partitions that start before this are as narrow as they get.
-    refined: EventTime,
-    /// Has been told that its files overlap.
-    warned: bool,
-    /// Of a source that goes on in a log: no fact that is earlier is promised not to come, whatever of the history is read.
-    goes_on: Option<EventTime>,
-    /// Its log, once the history is read.
-    feed: Option<Feed>,
 }
 
 /// What is read between two watermark advances.
@@ -138,23 +133,11 @@ impl Sources {
                 pinned.push(Pinned { feed, goes_on: Some(EventTime::MIN), ..Pinned::new(input, snapshot, before) });
                 continue;
             }
-            let mut snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
+            let snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
                 Some(then) => pin_at(&input, then, checkpoints).await?,
                 None => input.history.pin(None).await?,
             };
-            let mut position = catch_up(&input, before, &snapshot, settings.on_change, checkpoints).await?;
-            position.judged_at = now;
-            by_pieces(&input, &mut snapshot, &position).await?;
-            cut::settle(&mut snapshot, &position);
-            let judged = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
-            if snapshot.by_statistics && judged < snapshot.partitions.len() {
-                // The newest file may be long, and its end alone be open.
-                refine(&input, &mut snapshot, judged).await?;
-            }
-            let closed = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
-            let continued = position.cut.then_some(position.boundary).into_iter().collect();
-            let goes_on = logs::goes_on(&input, &snapshot).await?;
-            pinned.push(Pinned { closed, continued, goes_on, ..Pinned::new(input, snapshot, position) });
+            pinned.push(Pinned::at(input, before, snapshot, settings, now, checkpoints).await?);
         }
         let rules = Rules {
             slice: settings.slice,
@@ -176,8 +159,8 @@ impl Sources {
             windows_open,
             ended: false,
             until_caught_up: goal.until_caught_up,
-            max_ahead: settings.max_ahead,
-            on_change: settings.on_change,
+            followed: clock.elapsed(),
+            settings: settings.clone(),
             clock: Arc::clone(clock),
             checkpoints: checkpoints.clone(),
         })
@@ -235,9 +218,13 @@ impl Sources {
             if self.open_logs().await? {
                 continue;
             }
-            return match self.reads_logs() {
-                true => self.log_step(),
-                false => Ok(self.last_step().await?.map_or(Next::End, |step| Next::Step(Box::new(step)))),
+            if self.follow().await? {
+                continue;
+            }
+            return match (self.reads_logs(), self.follows()) {
+                (true, _) => self.log_step(),
+                (false, true) => self.followed_step(),
+                (false, false) => Ok(self.last_step().await?.map_or(Next::End, |step| Next::Step(Box::new(step)))),
             };
         }
     }
@@ -373,123 +360,4 @@ impl Sources {
         };
         self.inputs.iter().map(standing).collect()
     }
-}
-
-impl Pinned {
-    fn new(input: Input, snapshot: Snapshot, position: Position) -> Self {
-        Pinned {
-            input,
-            snapshot,
-            position,
-            closed: 0,
-            continued: BTreeSet::new(),
-            refined: EventTime::MIN,
-            warned: false,
-            goes_on: None,
-            feed: None,
-        }
-    }
-
-    /// Says once what it costs that files overlap.
-    fn warn(&mut self, start: EventTime, slice: u64) {
-        let at = self.snapshot.partitions.partition_point(|p| p.interval.start < start);
-        let next = self.snapshot.partitions.get(at).filter(|_| self.snapshot.by_statistics && !self.warned);
-        let Some(overlap) = next.and_then(|p| cut::overlap(p, slice)) else { return };
-        self.warned = true;
-        tracing::warn!(
-            "source {}: {} is not partitioned by time, and its files overlap in time: {} rows ({} bytes) in {} files or              pieces of files, from {} to {}, are read as one slice, and all their windows are held open until it is read.              Partition the table by day or hour (watershed load --partition-by day), or write it sorted by time",
-            self.input.name,
-            self.input.history.layout().location,
-            overlap.rows,
-            overlap.bytes,
-            overlap.files,
-            overlap.interval.start,
-            overlap.interval.end
-        );
-    }
-}
-
-/// Replaces a partition by the clusters of its files' pieces; gives their number.
-async fn refine(input: &Input, snapshot: &mut Snapshot, at: usize) -> Result<usize> {
-    let mut partition = snapshot.partitions.remove(at);
-    partition.files = input.history.pieces(partition.files).await?;
-    let parts = cut::refined(partition, snapshot.by_statistics);
-    let count = parts.len();
-    snapshot.partitions.splice(at..at, parts);
-    Ok(count)
-}
-
-/// Replaces those files by their pieces that a position's boundary may cut.
-pub(crate) async fn by_pieces(input: &Input, snapshot: &mut Snapshot, position: &Position) -> Result<()> {
-    let by_statistics = snapshot.by_statistics;
-    for files in cut::straddling(snapshot, position) {
-        let cut = std::mem::take(files);
-        *files = cut_at(input.history.as_ref(), cut, by_statistics, position.boundary).await?;
-    }
-    Ok(())
-}
-
-/// Cuts files that a boundary may lie in. Those of a table that statistics place are known; those of a partition may have to
-/// be looked at first.
-async fn cut_at(
-    history: &dyn History,
-    files: Vec<DataFile>,
-    known: bool,
-    boundary: EventTime,
-) -> Result<Vec<DataFile>> {
-    let lies_in = |f: &DataFile| match f.times {
-        Times::Known { min, max, .. } => f.size >= LONG && min < boundary && boundary <= max,
-        Times::Unknown => true,
-    };
-    let (cut, whole): (Vec<_>, Vec<_>) = files.into_iter().partition(|f| !known || lies_in(f));
-    let mut files = history.pieces(cut).await?;
-    files.extend(whole);
-    Ok(files)
-}
-
-/// Pins the very version that a position was taken at.
-pub(crate) async fn pin_at(input: &Input, position: &Position, checkpoints: &Checkpoints) -> Result<Snapshot> {
-    let Some(version) = &position.version else { return input.history.pin(None).await };
-    let keepsake = checkpoints.keepsake(position.keepsake.as_deref()).await?;
-    input.history.pin(Some((version, keepsake.as_deref()))).await
-}
-
-/// Brings a position from the version it was taken at to the one just pinned.
-async fn catch_up(
-    input: &Input,
-    mut position: Position,
-    now: &Snapshot,
-    on_change: OnChange,
-    checkpoints: &Checkpoints,
-) -> Result<Position> {
-    let Some(then) = position.version.replace(now.version.clone()) else {
-        position.keepsake = checkpoints.keep(now).await?;
-        return Ok(position);
-    };
-    if then == now.version {
-        return Ok(position);
-    }
-    let mut then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
-    by_pieces(input, &mut then, &position).await?;
-    let mut changes = input.history.changes(&then, now).await?;
-    if then.by_statistics || position.cut {
-        let mut added = vec![];
-        for (interval, file) in changes.added {
-            let pieces = cut_at(input.history.as_ref(), vec![file], then.by_statistics, position.boundary).await?;
-            added.extend(pieces.into_iter().map(|piece| (interval, piece)));
-        }
-        changes.added = added;
-    }
-    let grown = increment(&then, now, changes, &position);
-    if let (Some(gone), OnChange::Stop) = (grown.gone, on_change) {
-        return Err(Error::stopped(format!(
-            "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
-             on_change = 'ignore'; to compute anew, use CREATE OR REPLACE",
-            input.name, gone.path, gone.version
-        )));
-    }
-    position.pending.extend(grown.pending);
-    (position.boundary, position.cut) = (grown.boundary, grown.cut);
-    position.keepsake = checkpoints.keep(now).await?;
-    Ok(position)
 }

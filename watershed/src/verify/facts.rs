@@ -88,6 +88,7 @@ impl Facts {
             }
             let input = Input {
                 tail: None,
+                follow: false,
                 name: name.clone(),
                 history: source.history.clone(),
                 delay: source.delay,

@@ -18,7 +18,8 @@ use watershed_core::slice;
 use watershed_core::tail::{LogState, PartPosition, Start, TailPosition};
 use watershed_core::{Error, EventTime, Result};
 
-use super::{Next, Pinned, Sources, Step, catch_up};
+use super::pin::Pinned;
+use super::{Next, Sources, Step};
 use crate::feed::{Feed, Taken};
 use crate::job::{Input, OnError, TailInput};
 
@@ -126,20 +127,13 @@ impl Sources {
             part = gap.part,
             "the log has forgotten what follows the version that was read; a newer one is read first"
         );
-        let position = std::mem::take(&mut pinned.position);
-        let at = position.judged_at;
-        pinned.position = catch_up(&pinned.input, position, &newer, self.on_change, &self.checkpoints).await?;
-        pinned.position.judged_at = at;
-        pinned.snapshot = newer;
-        pinned.closed = pinned.snapshot.partitions.len();
-        pinned.goes_on = goes_on(&pinned.input, &pinned.snapshot).await?;
-        Ok(())
+        self.pin_at_newer(i, newer).await
     }
 
     /// A step over what has come of the logs.
     pub(super) fn log_step(&mut self) -> Result<Next> {
         let now = self.clock.elapsed();
-        self.ahead = self.ahead.max(self.clock.now().plus(self.max_ahead));
+        self.ahead = self.ahead.max(self.clock.now().plus(self.settings.max_ahead));
         // Logs are kept in step with each other, as the parts of one are.
         let behind = |p: &Pinned| Some(p.feed.as_ref().filter(|f| !f.caught_up())?.promise());
         let limit = self.inputs.iter().filter_map(behind).min().map_or(EventTime::MAX, |least| least.plus(STEP));
@@ -214,6 +208,9 @@ pub(super) async fn resume(input: &Input, position: &TailPosition, watermark: Ev
 /// Up to which event time a source that goes on in a log may promise anything while it reads its history: each part of the
 /// log is in it up to some fact, and the part that lags most holds the promise back.
 pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot) -> Result<Option<EventTime>> {
+    if input.follow {
+        return Ok(Some(newest_of(snapshot)));
+    }
     let Some(tail) = &input.tail else { return Ok(None) };
     if snapshot.partitions.is_empty() && snapshot.timeless.is_empty() {
         return Ok(Some(EventTime::MIN));

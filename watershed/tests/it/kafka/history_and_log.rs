@@ -1,7 +1,7 @@
 //! A log archived into a table, and both read as one stream: where one ends and the other begins is nobody's to say.
 
 use super::broker::Broker;
-use super::world::{ARCHIVE, BOTH, DECLARED, HOUR, LOG_ALONE, World, hours, rides};
+use super::world::{ARCHIVE, BOTH, DECLARED, FOLLOWED, HOUR, Hours, LOG_ALONE, World, hours, rides};
 
 #[test]
 fn an_archive_has_every_message_once() {
@@ -148,4 +148,35 @@ fn the_handover_is_shown_before_and_what_may_be_forgotten_is_said() {
     }
     let (code, said) = retention(&[]);
     assert!(code == Some(4) && said.contains(&format!("LOST: {} to", ends[0])), "{said}");
+}
+
+#[test]
+fn a_table_is_followed_commit_by_commit() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "followed", 2);
+    let all = rides(14, 0..6_000, 30);
+    world.produce(&all[..2_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    let mut job = world.start(&[DECLARED, FOLLOWED], &["--commit-interval", "100 ms"]);
+    let mut sent = 2_000;
+    for _ in 0..4 {
+        // What is committed shows in the view while the job runs, up to the newest ride less ten minutes.
+        let until = all[..sent].iter().map(|ride| ride.at).max().unwrap() - 600;
+        let complete =
+            || -> Hours { hours(&all[..sent]).into_iter().filter(|((hour, _), _)| hour + HOUR <= until).collect() };
+        let patience = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            world.dir.path().join("hourly/_delta_log").exists() && world.hourly() == complete()
+        });
+        assert!(patience, "{sent}: {:?} are not {:?}", world.hourly().len(), complete().len());
+        let more = (sent + 1_000).min(all.len());
+        world.produce(&all[sent..more]);
+        world.run(&[DECLARED, ARCHIVE], &[]);
+        sent = more;
+    }
+    assert!(job.try_wait().unwrap().is_none());
+    job.kill().unwrap();
+    job.wait().unwrap();
+    world.run(&[DECLARED, FOLLOWED], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all[..sent]));
 }

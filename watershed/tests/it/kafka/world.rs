@@ -38,6 +38,14 @@ SELECT window_start, city, count(*) AS rides, sum(km) AS km
 FROM TUMBLE(rides_and_log, at, INTERVAL '1 hour') GROUP BY window_start, city;
 ";
 
+pub(super) const FOLLOWED: &str = "
+CREATE SOURCE rides_followed (WATERMARK FOR at AS at - INTERVAL '10 minutes')
+WITH (lake = '${DIR}/rides', tail = 'commits');
+CREATE MATERIALIZED VIEW hourly WITH (location = '${DIR}/hourly') AS
+SELECT window_start, city, count(*) AS rides, sum(km) AS km
+FROM TUMBLE(rides_followed, at, INTERVAL '1 hour') GROUP BY window_start, city;
+";
+
 pub(super) const LOG_ALONE: &str = "
 CREATE MATERIALIZED VIEW hourly WITH (location = '${DIR}/hourly') AS
 SELECT window_start, city, count(*) AS rides, sum(km) AS km
