@@ -4,12 +4,15 @@ A child's peak memory, as the kernel counts it, is at least that of the process 
 started by this file, run as a script in an interpreter that has loaded nothing, and not by the driver, which has.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 
@@ -28,18 +31,52 @@ class Failed(Exception):
 
 def run(command: list[str]) -> tuple[Measured, str]:
     """Runs the command to its end. Returns what it took, and its standard output."""
-    os.sync()  # what the last run wrote is not written out at this one's expense
-    with tempfile.TemporaryDirectory() as folder:
-        report, output, errors = (os.path.join(folder, name) for name in ("report", "output", "errors"))
-        subprocess.run([sys.executable, "-I", "-S", __file__, report, output, errors, *command], check=True)
-        with open(report) as f:
+    with running(command) as job:
+        return job.end()
+
+
+class Running:
+    """A measured command that has been started."""
+
+    def __init__(self, launcher: subprocess.Popen, command: list[str], report: str, output: str, errors: str):
+        self.launcher, self.command = launcher, command
+        self.report, self.output, self.errors = report, output, errors
+
+    def over(self) -> bool:
+        return self.launcher.poll() is not None
+
+    def stop(self) -> tuple[Measured, str]:
+        """Asks it to stop, as an operator does with SIGTERM, and waits."""
+        self.launcher.terminate()
+        return self.end()
+
+    def end(self) -> tuple[Measured, str]:
+        """Waits for its end. Returns what it took, and its standard output."""
+        if self.launcher.wait() != 0:
+            raise Failed(f"{' '.join(self.command)}\ncould not be measured")
+        with open(self.report) as f:
             said = json.load(f)
-        with open(output) as f:
+        with open(self.output) as f:
             text = f.read()
         if said["status"] != 0:
-            with open(errors) as f:
-                raise Failed(f"{' '.join(command)}\nended with {said['status']}:\n{(text + f.read())[-4000:]}")
+            with open(self.errors) as f:
+                raise Failed(f"{' '.join(self.command)}\nended with {said['status']}:\n{(text + f.read())[-4000:]}")
         return Measured(**said["measured"]), text
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[Running]:
+    """Starts the command; whatever happens, it does not outlive the block."""
+    os.sync()  # what the last run wrote is not written out at this one's expense
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, name) for name in ("report", "output", "errors")]
+        launcher = subprocess.Popen([sys.executable, "-I", "-S", __file__, *files, *command])
+        try:
+            yield Running(launcher, command, *files)
+        finally:
+            if launcher.poll() is None:
+                launcher.terminate()
+            launcher.wait()
 
 
 def launch(report: str, output: str, errors: str, command: list[str]) -> None:
@@ -48,6 +85,7 @@ def launch(report: str, output: str, errors: str, command: list[str]) -> None:
     files = [(os.POSIX_SPAWN_OPEN, 1, output, flags, 0o644), (os.POSIX_SPAWN_OPEN, 2, errors, flags, 0o644)]
     start = time.perf_counter()
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=files)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
     _, status, usage = os.wait4(pid, 0)
     wall = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss

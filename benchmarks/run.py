@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import agree
+import logs
 import measure
 import report
 import trials
@@ -26,10 +27,14 @@ from workloads import (
     STORE,
     TRIALS,
     WORKLOADS,
+    ArchiveTrial,
     EstimateTrial,
     KillTrial,
+    LogLatencyTrial,
+    LogMemoryTrial,
     MemoryTrial,
     PairTrial,
+    SeamTrial,
     SingleTrial,
     SparkTrial,
     StreamTrial,
@@ -46,6 +51,10 @@ DO = {
     UpsertTrial: upserts.trial,
     StreamTrial: upserts.stream,
     SingleTrial: upserts.single,
+    ArchiveTrial: logs.archive,
+    LogLatencyTrial: logs.latency,
+    LogMemoryTrial: logs.memory,
+    SeamTrial: logs.seam,
 }
 
 

@@ -460,7 +460,59 @@ class SingleTrial:
     aim: float | None = None
 
 
+@dataclass(frozen=True)
+class ArchiveTrial:
+    """A whole topic into a table partitioned by day, in millions of messages a second; beside it Spark."""
+
+    name: str = "archive"
+    title: str = "a log archived into a Delta table"
+    messages: int = 20_000_000
+    spark_messages: int = 5_000_000
+    days: int = 10
+    bar: float = 0.4
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class LogLatencyTrial:
+    """From the moment of an event to the commit in which it can be read: the 99th percentile."""
+
+    name: str = "log-latency"
+    title: str = "from an event in a log to a readable row, a commit a second, p99"
+    rate: int = 50_000
+    seconds: int = 120
+    warm: int = 40  # seconds before these: epochs are a second long once the run has lasted 32
+    bar: float = 1.5
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class LogMemoryTrial:
+    """Does memory depend on how long the log is? The same jobs over a minute's messages and an hour's."""
+
+    name: str = "log-memory"
+    title: str = "peak memory over an hour of a log against a minute"
+    rate: int = 20_000
+    bar: float = 1.1
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class SeamTrial:
+    """From a history into its log: the longest time in which nothing was read, around the change."""
+
+    name: str = "seam-pause"
+    title: str = "longest pause around the seam of history and log"
+    history: int = 5_000_000
+    log: int = 5_000_000
+    days: int = 20
+    commit: int = 500  # milliseconds
+    bar: float = 1.0
+    aim: float | None = None
+
+
 STORE = StoreTrial()  # with --on minio, and then alone
 KEYED = (UpsertTrial(), StreamTrial(), SingleTrial())
-TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial(), *KEYED)
+LOGS = (ArchiveTrial(), LogLatencyTrial(), LogMemoryTrial(), SeamTrial())
+TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial(), *KEYED, *LOGS)
 NAMES = tuple(each.name for each in (*WORKLOADS, *TRIALS))

@@ -1,8 +1,8 @@
-//! Writers of keyed tables as an embedder has them: one process that commits again and again.
+//! Writers of keyed tables as an embedder has them, one process that commits again and again; and of logs.
 //!
 //! `stream` upserts rows with random keys into one partition, a commit a second; `single` upserts one row, and then one more
 //! with a warm index. Both tell what each commit took as a line of JSON; `benchmarks/run.py` starts them and measures memory from
-//! outside.
+//! outside. `messages` fills a topic.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,10 +16,12 @@ use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::sink::{CommitIdentity, Sink};
 use watershed_lake::{Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, Stores, TableSpec};
 
+mod messages;
+
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Parser)]
-#[command(about = "Writers of keyed tables that commit again and again from one process")]
+#[command(about = "Writers of keyed tables that commit again and again from one process, and of logs")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +33,8 @@ enum Command {
     Stream(Stream),
     /// Upsert one row, and another with a warm index
     Single(Single),
+    /// Write messages into a topic
+    Messages(messages::Messages),
 }
 
 #[derive(Args)]
@@ -64,6 +68,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Stream(stream) => runtime.block_on(stream.run()),
         Command::Single(single) => runtime.block_on(single.run()),
+        Command::Messages(messages) => runtime.block_on(messages.run()),
     }
 }
 
