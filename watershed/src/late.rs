@@ -14,6 +14,7 @@ use crate::catalog::{Entry, Kind};
 use crate::engine::{Engine, relation};
 use crate::relations::{files, open_table};
 use crate::tables;
+use crate::tails;
 
 /// What the name of a job is followed by.
 const SUFFIX: &str = "_late";
@@ -39,7 +40,9 @@ pub(crate) fn of(engine: &Engine, entry: &Entry) -> String {
 /// The table, at its newest version; one without rows while there is none.
 pub(crate) async fn open(engine: &Engine, settings: &Settings, location: &str) -> Result<Arc<dyn TableProvider>> {
     if tables::info(engine, location).await?.is_none() {
-        let none = MemTable::try_new(Arc::new(Schema::new(rejected_fields())), vec![vec![]]);
+        // Which columns of its sources it will have is not known, and no matter where there are no rows.
+        let schema = tails::rejected_schema(&Arc::new(Schema::new(rejected_fields())), true);
+        let none = MemTable::try_new(schema, vec![vec![]]);
         return Ok(Arc::new(none.map_err(|e| Error::bug(format!("an empty table: {e}")))?));
     }
     engine.place(engine.stores(), location, engine.runtime(settings)?.as_ref())?;

@@ -214,10 +214,10 @@ fn derived(layout: &Layout, time_column: &str) -> Option<(usize, Grain)> {
     let made = column.strip_prefix(time_column).is_some_and(|rest| {
         Grain::NAMES.iter().any(|(name, named)| named == grain && rest.strip_prefix('_') == Some(*name))
     });
-    let fits = match (grain, layout.partition_columns[at].data_type()) {
-        (Grain::Day, DataType::Date32) | (Grain::Hour, DataType::Timestamp(..)) => true,
-        _ => false,
-    };
+    let fits = matches!(
+        (grain, layout.partition_columns[at].data_type()),
+        (Grain::Day, DataType::Date32) | (Grain::Hour, DataType::Timestamp(..))
+    );
     (made && fits).then_some((layout.file_schema.fields().len() + at, *grain))
 }
 

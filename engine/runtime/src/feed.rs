@@ -30,9 +30,10 @@ use crate::job::{OnError, TailInput};
 /// Chunks that wait between the task and the queues, and that are being decoded.
 const AHEAD: usize = 4;
 
-/// Bytes of messages that a part may have queued before it is held, and below which it is let go.
-const QUEUE: u64 = 8 << 20;
-const QUEUE_LOW: u64 = 2 << 20;
+/// Bytes of messages that all parts may have queued before they are held; each an equal share, but at least and at most so
+/// much. A held part is let go at a quarter of it.
+const QUEUE: u64 = 32 << 20;
+const SHARE: (u64, u64) = (256 << 10, 8 << 20);
 
 /// How often the log is looked at for new parts, and for its ends.
 const LOOK: Duration = Duration::from_secs(5);
@@ -246,9 +247,10 @@ impl Feed {
 
     /// Holds the parts that have enough queued, and lets the others go.
     fn hold(&mut self) {
+        let share = (QUEUE / self.parts.len().max(1) as u64).clamp(SHARE.0, SHARE.1);
         let bytes = |p: &PartState| p.queue.iter().map(|c| c.bytes).sum::<u64>();
         let is_full = |(part, state): &(&Part, &PartState)| {
-            bytes(state) > if self.held.contains(part) { QUEUE_LOW } else { QUEUE }
+            bytes(state) > if self.held.contains(part) { share / 4 } else { share }
         };
         let held: BTreeSet<Part> = self.parts.iter().filter(is_full).map(|(part, _)| *part).collect();
         if held != self.held {

@@ -94,8 +94,11 @@ pub struct TailInput {
     pub grace: Span,
     pub on_error: OnError,
     /// Messages that no fact could be made of, as rows of the table of rejected rows.
-    pub malformed: Arc<dyn Fn(&Malformed) -> Result<RecordBatch> + Send + Sync>,
+    pub malformed: Arc<ToRows>,
 }
+
+/// Makes rows of the table of rejected rows.
+pub type ToRows = dyn Fn(&Malformed) -> Result<RecordBatch> + Send + Sync;
 
 /// What is done with the rows.
 pub struct Graph {

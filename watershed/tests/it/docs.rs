@@ -14,7 +14,7 @@
 //! | `<!-- test: setup NAME -->` | first does what [`setup`] has under this name |
 //! | `<!-- test: refused: WORDS -->` | the block has to be refused, in these words |
 //!
-//! Locations in a store or from the root on become folders in that of the test: `s3://partner/events` is `partner/events`.
+//! A page about logs runs on a real Kafka, and is passed over where there is none. Locations in a store or from the root on become folders in that of the test: `s3://partner/events` is `partner/events`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,6 +22,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+
+use crate::kafka::broker::Broker;
+
+/// A broker in the pages' examples, whose place that of the tests takes.
+const BROKER: &str = "kafka://broker:9092/";
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -117,8 +122,14 @@ impl World {
     }
 
     fn sql(&self, text: &str) -> Result<String, String> {
-        self.write("block.sql", &text.replace("'s3://", "'").replace("'/", "'"));
-        self.watershed(&["run", "block.sql"])
+        let mut text = text.replace("'s3://", "'").replace("'/", "'");
+        if text.contains(BROKER) {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            text = text.replace(BROKER, &format!("kafka://{}/", broker.address()));
+        }
+        self.write("block.sql", &text);
+        // Over a log a run would stay.
+        self.watershed(&["run", "block.sql", "--until", "caught-up"])
     }
 
     fn shell(&self, text: &str) -> Result<String, String> {
@@ -148,6 +159,16 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             world.write("late.csv", "date,origin\n2001-01-05T10:00:00,JFK\n");
             world.watershed(&["load", "late.csv", "--into", "lake/flights"])?;
             world.sql(sql).map(|_| ())
+        }
+        "rides in a topic" => {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            broker.create("rides", 2, &[]);
+            let ride = |n: i32| {
+                let text = format!(r#"{{"at":"2024-05-01T{:02}:00:00Z","city":"Oslo","km":{n}}}"#, n % 24);
+                (n % 2, None, Some(text.into_bytes()), None)
+            };
+            broker.produce("rides", (0..48).map(ride));
+            Ok(())
         }
         _ => Err(format!("there is no set-up `{name}`")),
     }
@@ -240,6 +261,9 @@ fn every_block_of_every_page_runs() {
     for path in pages() {
         let page = fs::read_to_string(&path).unwrap();
         let runs = blocks(&page).iter().any(|block| ["sql", "sh"].contains(&block.language.as_str()));
+        if page.contains(BROKER) && Broker::shared().is_none() {
+            continue;
+        }
         let world = if runs { World::with_facts() } else { World::new() };
         ran += run(&world, &page).unwrap_or_else(|e| panic!("{}, {e}", path.display()));
     }

@@ -1,7 +1,8 @@
 //! A log archived into a table, and both read as one stream: where one ends and the other begins is nobody's to say.
 
 use super::broker::Broker;
-use super::world::{ARCHIVE, BOTH, DECLARED, FOLLOWED, HOUR, Hours, LOG_ALONE, World, hours, rides};
+use super::world::{ARCHIVE, BOTH, DECLARED, FOLLOWED, HOUR, Hours, LOG_ALONE, World, hours, rides, with_late_ones};
+use crate::oracle::facts::Dice;
 
 #[test]
 fn an_archive_has_every_message_once() {
@@ -179,4 +180,49 @@ fn a_table_is_followed_commit_by_commit() {
     job.wait().unwrap();
     world.run(&[DECLARED, FOLLOWED], &["--final"]);
     assert_eq!(world.hourly(), hours(&all[..sent]));
+}
+
+/// However facts are divided between history and log, and wherever runs end: the view has all of them, less those that it
+/// lists as late.
+#[test]
+fn divided_at_random_facts_are_counted_or_listed() {
+    let Some(broker) = Broker::shared() else { return };
+    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(15);
+    let mut late = 0;
+    for case in 0..4 {
+        let mut dice = Dice::new(seed.wrapping_mul(1_000) + case);
+        let partitions = 1 + dice.below(4) as i32;
+        println!("seed {seed}, case {case}, {partitions} partitions");
+        let world = World::new(broker, &format!("divided_{case}"), partitions);
+        let all = with_late_ones(seed + case, 0..3_000, 60);
+        let mut sent = 0;
+        while sent < all.len() {
+            let next = (sent + 1 + dice.below(1_500) as usize).min(all.len());
+            world.produce(&all[sent..next]);
+            sent = next;
+            let mut flags = vec![];
+            if dice.chance(500) {
+                flags.extend(["--parallelism", ["1", "2", "3"][dice.below(3) as usize]]);
+            }
+            if dice.chance(600) || sent <= 1_500 {
+                world.run(&[DECLARED, ARCHIVE], &[]);
+            }
+            if dice.chance(600) {
+                world.run(&[DECLARED, ARCHIVE, BOTH], &flags);
+            }
+        }
+        world.run(&[DECLARED, ARCHIVE], &[]);
+        world.archived(all.len() as u64);
+        world.run(&[BOTH], &["--final"]);
+        let listed = world.late();
+        late += listed.len();
+        let mut expected = hours(&all);
+        for (hour, (rides, km)) in hours(&listed) {
+            let whole = expected.get_mut(&hour).unwrap();
+            *whole = (whole.0 - rides, whole.1 - km);
+        }
+        expected.retain(|_, (rides, _)| *rides > 0);
+        assert_eq!(world.hourly(), expected, "seed {seed}, case {case}");
+    }
+    assert!(late > 0, "seed {seed}: nothing was late");
 }

@@ -1,6 +1,6 @@
 //! Watershed and Kafka: everything over a real Kafka, which [`broker`] starts from the jars that `WATERSHED_KAFKA` names.
 
-mod broker;
+pub(crate) mod broker;
 
 mod history_and_log;
 

@@ -87,6 +87,18 @@ impl Ride {
     }
 }
 
+/// The same, but that one in twenty comes up to five hours late.
+pub(super) fn with_late_ones(seed: u64, range: std::ops::Range<u64>, every: u64) -> Vec<Ride> {
+    let mut all = rides(seed, range, every);
+    for ride in &mut all {
+        let drawn = mix(seed ^ mix(ride.n) ^ 0x1a7e);
+        if drawn.is_multiple_of(20) {
+            ride.at = (ride.at - (drawn >> 8) as i64 % (5 * HOUR)).max(EPOCH);
+        }
+    }
+    all
+}
+
 /// Rides and kilometres by hour and city.
 pub(super) type Hours = BTreeMap<(i64, String), (i64, i64)>;
 
@@ -190,6 +202,17 @@ impl<'a> World<'a> {
             assert_eq!(before, None, "{line} is there twice");
         }
         hours
+    }
+
+    /// The rides that the view lists as late. Which ones are depends on how they came; that they are listed does not.
+    pub(super) fn late(&self) -> Vec<Ride> {
+        let sql = "SELECT CAST(extract(epoch FROM at) AS BIGINT), city, km FROM hourly_late WHERE _reason = 'late'";
+        let ride = |line: String| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let city = fields[1].trim_start_matches('c').parse().unwrap();
+            Ride { at: fields[0].parse().unwrap(), city, km: fields[2].parse().unwrap(), n: 0 }
+        };
+        self.query(sql).into_iter().map(ride).collect()
     }
 
     /// The archive has every message of the topic, once.
