@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use watershed_core::account::Account;
 use watershed_core::scan::ScanInput;
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink};
+use watershed_core::tail::Part;
 use watershed_core::{Error, Result};
 use watershed_operators::{Spill, StateAccount, window_operator};
 use watershed_plan as plan;
@@ -90,6 +91,14 @@ impl Sink for Changed {
 
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()> {
         self.sink.verify(prepared).await
+    }
+
+    async fn archived(&self, archive: &str) -> Result<BTreeMap<Part, i64>> {
+        self.sink.archived(archive).await
+    }
+
+    async fn tidy(&self) -> Result<()> {
+        self.sink.tidy().await
     }
 }
 

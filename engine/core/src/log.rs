@@ -135,13 +135,13 @@ fn anew(location: &str, why: &str) -> Error {
 /// Begins of application ids that are ours and archive nothing.
 const OURS: &str = "watershed/";
 
-/// The archive that a table holds, by its `txn` records: its name, and the last offset of each part; `None` where there is no
-/// record that could be one.
-pub fn archive(
-    records: &Records,
-    named: Option<&str>,
-    location: &str,
-) -> Result<Option<(String, BTreeMap<Part, i64>)>> {
+/// The last offset of each part that is on record under a name.
+pub fn parts_of(records: &Records, archive: &str) -> BTreeMap<Part, i64> {
+    archives(records).remove(archive).unwrap_or_default()
+}
+
+/// The last offsets of the parts of each archive, by its name.
+fn archives(records: &Records) -> BTreeMap<&str, BTreeMap<Part, i64>> {
     let mut found: BTreeMap<&str, BTreeMap<Part, i64>> = BTreeMap::new();
     for (application, version) in &records.transactions {
         let Some((archive, part)) = application.rsplit_once('-') else { continue };
@@ -151,6 +151,17 @@ pub fn archive(
             found.entry(archive).or_default().insert(part, *version);
         }
     }
+    found
+}
+
+/// The archive that a table holds, by its `txn` records: its name, and the last offset of each part; `None` where there is no
+/// record that could be one.
+pub fn archive(
+    records: &Records,
+    named: Option<&str>,
+    location: &str,
+) -> Result<Option<(String, BTreeMap<Part, i64>)>> {
+    let mut found = archives(records);
     let names: BTreeSet<&str> = found.keys().copied().collect();
     match (named, names.len()) {
         (Some(name), _) => match found.remove(name) {

@@ -137,6 +137,11 @@ pub trait Sink: Send + Sync {
     /// Errors unless every prepared file is there with its size; asked before a redo.
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()>;
 
+    /// The offset of the last message of each part of a log that the table has on record under this name.
+    async fn archived(&self, _archive: &str) -> Result<BTreeMap<Part, i64>> {
+        Ok(BTreeMap::new())
+    }
+
     /// Puts the table in shape where no rows are expected any more. Called beside commits, now and then; what it does not do
     /// now is done later, so that nothing depends on it.
     async fn tidy(&self) -> Result<()> {

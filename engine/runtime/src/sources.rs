@@ -55,6 +55,8 @@ pub(crate) struct Sources {
     windows_open: bool,
     ended: bool,
     until_caught_up: bool,
+    /// A log was begun, which is to be on record even if nothing comes of it.
+    begun: bool,
     /// When tables that are followed were last looked at.
     followed: Duration,
     settings: Settings,
@@ -159,6 +161,7 @@ impl Sources {
             windows_open,
             ended: false,
             until_caught_up: goal.until_caught_up,
+            begun: false,
             followed: clock.elapsed(),
             settings: settings.clone(),
             clock: Arc::clone(clock),

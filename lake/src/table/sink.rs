@@ -15,7 +15,10 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 use watershed_core::clock::Clock;
 use watershed_core::epoch::{CommitDecision, decide_commit};
+use watershed_core::history::Records;
+use watershed_core::log;
 use watershed_core::sink::{CommitIdentity, Committed, EpochWriter, LastCommit, PreparedCommit, Sink, WrittenFile};
+use watershed_core::tail::Part;
 use watershed_core::{Error, Result};
 
 use super::archive;
@@ -337,6 +340,14 @@ impl Sink for DeltaSink {
         })?;
         let found = commit::find(&self.place, state, application, version).await?;
         Ok(Some(LastCommit { epoch, info: found.as_ref().map(commit::info).unwrap_or_default() }))
+    }
+
+    async fn archived(&self, archive: &str) -> Result<BTreeMap<Part, i64>> {
+        let mut guard = self.state.lock().await;
+        self.refreshed(&mut guard).await?;
+        let Some(state) = guard.as_ref() else { return Ok(BTreeMap::new()) };
+        let records = Records { transactions: state.transactions.clone(), ..Records::default() };
+        Ok(log::parts_of(&records, archive))
     }
 
     async fn tidy(&self) -> Result<()> {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use datafusion::common::runtime::JoinSet;
 use watershed_core::epoch::Counts;
 use watershed_core::operator::{Operator, StateSize};
+use watershed_core::tail::Start;
 use watershed_core::{Error, EventTime, Result};
 
 use super::{Runner, Writers, known, rest};
 use crate::checkpoint::Checkpoints;
 use crate::control::{Order, Reins};
-use crate::job::{Context, Job, Stage};
+use crate::job::{Context, Input, Job, Stage};
 use crate::progress::Summary;
 use crate::recover::{self, Held};
 use crate::shard::Shard;
@@ -56,7 +57,10 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         recover::no_logs(&job, replay)?;
     }
     let no_positions = BTreeMap::new();
-    let inputs = std::mem::take(&mut job.inputs);
+    let mut inputs = std::mem::take(&mut job.inputs);
+    if manifest.is_none() {
+        begin_behind_archive(&job, &mut inputs).await?;
+    }
     let tails = inputs.iter().filter_map(|i| Some((i.name.clone(), Arc::clone(&i.tail.as_ref()?.tail)))).collect();
     let mut sources = Sources::open(
         inputs.clone(),
@@ -135,6 +139,17 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
     (runner.bytes_total, runner.newest) = (runner.bytes_done + sources.bytes_left(), sources.known_until());
     runner.join = sources.join();
     Ok(Summary { nothing_new: false, ..runner.drive(&mut sources).await? })
+}
+
+/// A job that makes an archive which is there already, because another made it before, goes on with it.
+async fn begin_behind_archive(job: &Job, inputs: &mut [Input]) -> Result<()> {
+    let Some(archive) = &job.archive else { return Ok(()) };
+    let archived = job.sink.archived(archive).await?;
+    for tail in inputs.iter_mut().filter_map(|input| input.tail.as_mut()).filter(|_| !archived.is_empty()) {
+        tracing::info!(job = job.name, archive, "the table has an archive of this name, which is gone on with");
+        tail.start = Start::Offsets(archived.iter().map(|(part, last)| (*part, last + 1)).collect());
+    }
+    Ok(())
 }
 
 /// Shards, given the operators of each stage by shard.

@@ -94,11 +94,12 @@ impl Sources {
                 );
                 let feed = Feed::open(&tail, position, state, floor).await?;
                 let pinned = &mut self.inputs[i];
-                pinned.position.tail = Some(feed.position());
-                pinned.feed = Some(feed);
                 // What was read is not looked at again.
                 pinned.snapshot.partitions.clear();
                 pinned.snapshot.timeless.clear();
+                pinned.position.tail = Some(feed.position());
+                pinned.feed = Some(feed);
+                self.begun = true;
                 Ok(())
             }
             Err(gap) => self.pin_newer(i, &tail, &gap).await,
@@ -149,7 +150,8 @@ impl Sources {
         }
         let boundary = self.inputs.iter().map(|p| p.position.boundary).min().unwrap_or(EventTime::MAX);
         let watermark = slice::watermark_after(&self.standings(), &self.rules, boundary, self.watermark);
-        if taken.iter().any(|t| !t.is_empty()) || watermark > self.watermark {
+        let begun = std::mem::take(&mut self.begun);
+        if begun || taken.iter().any(|t| !t.is_empty()) || watermark > self.watermark {
             return Ok(Next::Step(Box::new(self.step_over(taken, watermark)?)));
         }
         let ends = self.until_caught_up || self.rules.to_the_end;

@@ -18,12 +18,24 @@ fn an_archive_has_every_message_once() {
     }
     let said = world.run(&[DECLARED, ARCHIVE], &[]);
     assert!(said.contains("nothing new"), "{said}");
+    // Whoever makes the same archive anew goes on with it, and stops where it would be set back.
+    world.produce(&rides(1, 9_000..9_500, 40));
+    std::fs::remove_dir_all(world.dir.path().join("home")).unwrap();
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.archived(9_500);
+    std::fs::remove_dir_all(world.dir.path().join("home")).unwrap();
+    let other = ARCHIVE.replace("INTO rides", "INTO rides WITH (archive = 'other')");
+    world.run(&[DECLARED, &other], &[]);
+    assert_eq!(world.number("SELECT count(*) FROM rides"), 19_000);
+    let unclear = world.refused(&[BOTH], &[]);
+    assert!(unclear.contains("more than one archive") && unclear.contains("other, rides"), "{unclear}");
     // What a query sees of it is what was sent.
     let days = world.query("SELECT DISTINCT at_day FROM rides ORDER BY 1");
     assert_eq!(days.first().map(String::as_str), Some("2026-01-01"));
     assert_eq!(days.len(), 5, "{days:?}");
     let km: i64 = all.iter().map(|ride| ride.km).sum();
-    assert_eq!(world.number("SELECT sum(km) FROM rides"), km);
+    let km = km + rides(1, 9_000..9_500, 40).iter().map(|ride| ride.km).sum::<i64>();
+    assert_eq!(world.number("SELECT sum(km) FROM rides"), 2 * km);
 }
 
 #[test]
