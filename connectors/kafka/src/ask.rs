@@ -8,6 +8,7 @@
 //! All of this waits for brokers: call it where waiting is allowed.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::thread;
 use std::time::Duration;
 
@@ -35,14 +36,33 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Asker {
     pub(crate) location: Location,
     pub(crate) options: Options,
-    client: Client,
+    client: Closing,
+}
+
+/// A client that is closed on a thread of its own, for that may wait for brokers.
+struct Closing(Option<Client>);
+
+impl Deref for Closing {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Where no thread is to be had, it is closed here.
+        let _ = thread::Builder::new().spawn(move || drop(client));
+    }
 }
 
 impl Asker {
     pub(crate) fn new(location: Location, options: Options) -> Result<Asker> {
         let client = options.asking().create_with_context(Events::new(&location));
         let client = client.map_err(|e| options.refused(&e))?;
-        Ok(Asker { location, options, client })
+        Ok(Asker { location, options, client: Closing(Some(client)) })
     }
 
     pub(crate) fn look(&self) -> Result<LogState> {
@@ -83,9 +103,14 @@ impl Asker {
         for (part, at) in &position.parts {
             offsets.add_partition_offset(&self.location.topic, *part, Offset::Offset(at.next)).map_err(failed)?;
         }
-        let committed = self.client.commit(&offsets, CommitMode::Async).map_err(failed);
         serve(&self.client);
-        committed
+        let events = self.client.context();
+        // librdkafka would keep the offsets for later, and wait for that when it is closed.
+        if let Some(said) = events.group_denied() {
+            events.reported(Err(said));
+            return Ok(());
+        }
+        self.client.commit(&offsets, CommitMode::Async).map_err(failed)
     }
 
     fn parts(&self) -> Result<Vec<Part>> {
@@ -140,7 +165,9 @@ impl Asker {
                 Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve
             );
             if tries == TRIES || unreachable || trouble(code) != Trouble::Passes {
-                return Err(unanswered(&self.location, code, self.client.context().take_trouble()));
+                let said = self.client.context().take_trouble();
+                let said = said.map(|(code, said)| (code, self.options.clean(&said)));
+                return Err(unanswered(&self.location, code, said));
             }
             tries += 1;
             thread::sleep(PAUSE);

@@ -39,7 +39,17 @@ struct Seen {
     id: Option<String>,
     made_anew: bool,
     trouble: Option<(RDKafkaErrorCode, String)>,
+    group_denied: Option<String>,
     commits_fail: bool,
+}
+
+impl Seen {
+    fn trouble(&mut self, code: RDKafkaErrorCode, said: &str) {
+        // That all are down tells less than what happened to one.
+        if code != RDKafkaErrorCode::AllBrokersDown || self.trouble.is_none() {
+            self.trouble = Some((code, said.to_string()));
+        }
+    }
 }
 
 impl Events {
@@ -57,9 +67,27 @@ impl Events {
         self.seen().made_anew
     }
 
+    /// What was said, if the group may not be asked anything.
+    pub(crate) fn group_denied(&self) -> Option<String> {
+        self.seen().group_denied.clone()
+    }
+
     /// The latest trouble since this was asked last.
     pub(crate) fn take_trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.seen().trouble.take()
+    }
+
+    /// Whether monitors see the job's place; the log says when that becomes otherwise.
+    pub(crate) fn reported(&self, result: Result<(), String>) {
+        let failed_before = std::mem::replace(&mut self.told().commits_fail, result.is_err());
+        let location = &self.location.text;
+        match result {
+            Err(e) if !failed_before => {
+                tracing::warn!(location, "Kafka's monitors do not see this job's place: {e}; the job itself goes on");
+            }
+            Ok(()) if failed_before => tracing::info!(location, "Kafka's monitors see this job's place again"),
+            _ => {}
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Seen> {
@@ -96,6 +124,11 @@ impl ClientContext for Events {
             seen.made_anew |= before != NO_ID;
             seen.id = Some(id.to_string());
         }
+        if facility == "FAIL" {
+            // Of a broker that hangs up, nothing but the log tells why that may be.
+            let said = text.split_once("]: ").map_or(text, |(_thread, said)| said);
+            seen.trouble(RDKafkaErrorCode::BrokerTransportFailure, said);
+        }
         drop(seen);
         let location = &self.location.text;
         match level {
@@ -113,25 +146,15 @@ impl ClientContext for Events {
         let mut seen = self.told();
         match code {
             RDKafkaErrorCode::PartitionEOF => {}
-            // What was said of one of them tells more.
-            RDKafkaErrorCode::AllBrokersDown if seen.trouble.is_some() => {}
-            _ => seen.trouble = Some((code, said.to_string())),
+            RDKafkaErrorCode::GroupAuthorizationFailed => seen.group_denied = Some(said.to_string()),
+            _ => seen.trouble(code, said),
         }
     }
 }
 
 impl ConsumerContext for Events {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        let mut seen = self.told();
-        let failed_before = std::mem::replace(&mut seen.commits_fail, result.is_err());
-        let location = &self.location.text;
-        match result {
-            Err(e) if !failed_before => {
-                tracing::warn!(location, "Kafka's monitors do not see this job's place: {e}; the job itself goes on");
-            }
-            Ok(()) if failed_before => tracing::info!(location, "Kafka's monitors see this job's place again"),
-            _ => {}
-        }
+        self.reported(result.map_err(|e| e.to_string()));
     }
 }
 

@@ -237,11 +237,12 @@ impl Fetch {
                 let said = self.said(code);
                 Err(Error::storage("cannot go on reading", &self.asker.location.text, said).into())
             }
-            Some(e) => {
-                self.warn(e.rdkafka_error_code().unwrap_or(Code::Fail));
+            // The group that parts are assigned in the name of need not be permitted: nothing is asked of it.
+            Some(KafkaError::MessageConsumption(code)) if code != Code::GroupAuthorizationFailed => {
+                self.warn(code);
                 Ok(())
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

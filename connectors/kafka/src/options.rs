@@ -36,6 +36,9 @@ const POSITIONS: &str = "a job's place in a topic is kept in its checkpoints; gi
 
 const MEMBERS: &str = "Watershed reads all partitions itself and is no member of a group";
 
+/// Kerberos and OAuth would need libraries that are not built in.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
 /// Bytes of messages that wait in librdkafka, of all parts together; and a part's share at least and at most.
 const WAITING: usize = 64 << 20;
 const SHARE: (usize, usize) = (1 << 20, 16 << 20);
@@ -61,6 +64,14 @@ impl Options {
                 return Err(Error::input(format!("`{}`: leave out the property {name}: {why}", location.text)));
             }
         }
+        let mechanism = given.get("sasl.mechanism").or(given.get("sasl.mechanisms"));
+        if let Some(mechanism) = mechanism.filter(|name| !MECHANISMS.contains(&name.to_ascii_uppercase().as_str())) {
+            return Err(Error::input(format!(
+                "`{}`: this build does not know sasl.mechanism {mechanism}: give one of {}",
+                location.text,
+                MECHANISMS.join(", ")
+            )));
+        }
         Ok(Options { location: location.clone(), given: given.clone() })
     }
 
@@ -73,6 +84,8 @@ impl Options {
     pub(crate) fn asking(&self) -> ClientConfig {
         let mut config = self.common();
         config.set("isolation.level", "read_uncommitted");
+        // How long a report waits for a group that nobody answers for, also when all else is done.
+        self.unless_given(&mut config, &["session.timeout.ms", "heartbeat.interval.ms"], 6_000);
         config
     }
 
@@ -89,7 +102,11 @@ impl Options {
         self.unless_given(&mut config, &["queued.max.messages.kbytes"], share >> 10);
         self.unless_given(&mut config, &["queued.min.messages"], messages);
         self.unless_given(&mut config, &["fetch.message.max.bytes", "max.partition.fetch.bytes"], fetch);
-        self.unless_given(&mut config, &["fetch.max.bytes"], 16 << 20);
+        self.unless_given(
+            &mut config,
+            &["fetch.max.bytes", "message.max.bytes", "receive.message.max.bytes"],
+            16 << 20,
+        );
         // Messages are sent at once when there are some. This is how long an end goes unnoticed, and a new part unread.
         self.unless_given(&mut config, &["fetch.wait.max.ms"], 50);
         // How long a part that was full is left alone; the default of a second would be most of the time.
@@ -114,7 +131,8 @@ impl Options {
         config.set("bootstrap.servers", &self.location.brokers);
         self.unless_given(&mut config, &["client.id"], "watershed");
         self.unless_given(&mut config, &["socket.keepalive.enable"], true);
-        self.unless_given(&mut config, &["log.connection.close"], false);
+        // A broker that comes back is found soon; the default is ten seconds.
+        self.unless_given(&mut config, &["reconnect.backoff.max.ms", "reconnect.backoff.ms"], 3_000);
         // How long a broker may deny a topic that another one has; the topic was seen before it is read.
         self.unless_given(&mut config, &["topic.metadata.propagation.max.ms"], 5_000);
         // The topic's id is told on this channel alone; see `events`.
@@ -124,7 +142,7 @@ impl Options {
         config
     }
 
-    /// `names` are one property and its aliases.
+    /// `names` are one property, and those that are it by another name or have to fit it.
     fn unless_given(&self, config: &mut ClientConfig, names: &[&str], value: impl ToString) {
         if let [name, ..] = names
             && !names.iter().any(|name| self.given.contains_key(*name))
@@ -141,9 +159,10 @@ impl Options {
             KafkaError::ClientCreation(said) => said.clone(),
             other => other.to_string(),
         };
+        // What librdkafka takes where none is given.
         let advice = match said.contains("GSSAPI") {
-            true => "; set sasl.mechanism to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: this build has no Kerberos",
-            false => "",
+            true => format!("; set sasl.mechanism to one of {}", MECHANISMS.join(", ")),
+            false => String::new(),
         };
         Error::input(format!(
             "`{}`: {}{advice}; properties are those of librdkafka, by its names",
@@ -184,6 +203,13 @@ mod tests {
         }
         assert!(options(&[("group.id", "monitors")]).unwrap().reports());
         assert!(!options(&[]).unwrap().reports());
+    }
+
+    #[test]
+    fn a_mechanism_that_is_not_built_in_is_refused() {
+        let said = options(&[("sasl.mechanism", "OAUTHBEARER")]).err().unwrap().to_string();
+        assert!(said.contains("OAUTHBEARER") && said.contains("SCRAM-SHA-512"), "{said}");
+        assert!(options(&[("sasl.mechanisms", "plain")]).is_ok());
     }
 
     #[test]

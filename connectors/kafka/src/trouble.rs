@@ -173,7 +173,8 @@ pub(crate) fn unanswered(location: &Location, code: Code, said: Option<(Code, St
         (_, said) => {
             let said = said.map(|(code, said)| reason(code, &said)).unwrap_or_else(|| code.to_string());
             let why = format!(
-                "{said}; see that the brokers can be reached, also under the names they call themselves by (advertised.listeners)"
+                "{said}; see that the brokers can be reached, also under the names they call themselves by \
+                 (advertised.listeners), and that the property security.protocol is what they speak"
             );
             Error::storage("cannot ask about", text, why)
         }

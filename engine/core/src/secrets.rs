@@ -5,13 +5,16 @@
 
 /// Parts of names by which an option is known to hold a secret. The id of an access key is no secret by itself; it is
 /// treated as its other half.
-const SECRET: [&str; 11] = [
+const SECRET: [&str; 14] = [
     "access_key",
     "account_key",
     "bearer",
     "customer_key",
     "encryption_key",
+    "key.pem",
     "master_key",
+    "oauthbearer.config",
+    "passphrase",
     "password",
     "sas_key",
     "secret",

@@ -80,7 +80,7 @@ async fn a_topic_that_is_made_anew_is_not_taken_for_the_old_one() {
             Err(e) => break e,
         }
     };
-    stopped(&e, &[&topic.location()]);
+    stopped(&e, &[&topic.location(), "made anew"]);
 }
 
 #[tokio::test]

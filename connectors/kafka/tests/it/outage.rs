@@ -2,7 +2,9 @@
 //! `WATERSHED_TEST_KAFKA_START`, and disturbs all other tests: `--ignored`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use watershed_core::tail::Tail;
 
@@ -17,10 +19,34 @@ fn run(variable: &str) -> bool {
     true
 }
 
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn count(&self, text: &str) -> usize {
+        let logged = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        logged.lines().filter(|line| line.contains(text)).count()
+    }
+}
+
 #[tokio::test]
 #[ignore = "kills the broker"]
 async fn a_broker_that_comes_back_is_read_on() {
     let Some(topic) = Topic::new(2, &[]) else { return };
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
     topic.write_numbers(0..100, 2);
     let mut reader = topic.tail(&[]).read(&from_start(2)).await.unwrap();
     let mut read = BTreeMap::new();
@@ -36,6 +62,8 @@ async fn a_broker_that_comes_back_is_read_on() {
         let there = |read: &BTreeMap<_, crate::topic::Read>| read.values().all(|part| part.next == next && part.at_end);
         read_until(&mut reader, &mut read, there).await.unwrap();
     }
+    assert_eq!((log.count("WARN watershed_kafka"), log.count("is not reached")), (2, 2), "once for each outage");
+    assert_eq!(log.count("flow again"), 2);
     for of in read.values() {
         assert_eq!(of.offsets, (0..150).collect::<Vec<_>>());
     }
