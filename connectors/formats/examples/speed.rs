@@ -1,4 +1,4 @@
-//! How many messages a second become rows, on one core: `cargo run --release --example speed [json | csv]`.
+//! How many messages a second become rows, on one core: `cargo run --release --example speed [json | csv | avro]`.
 //!
 //! Messages of about 200 bytes with six columns: a time as ISO text, two texts, an integer, a float and a flag.
 
@@ -14,6 +14,27 @@ use watershed_formats::{FormatOptions, decoder};
 const MESSAGES: usize = 8192;
 const BATCHES: usize = 500;
 
+const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}}, {"name": "device", "type": "string"},
+    {"name": "reading", "type": "long"}, {"name": "temperature", "type": "double"},
+    {"name": "healthy", "type": "boolean"}, {"name": "message", "type": "string"}]}"#;
+
+/// As Avro has integers: zigzag, seven bits a byte.
+fn long(value: i64) -> Vec<u8> {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    let mut bytes = vec![];
+    while rest > 0x7f {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&long(text.len() as i64)[..], text.as_bytes()].concat()
+}
+
 fn main() -> Result<()> {
     let format = std::env::args().nth(1).unwrap_or_else(|| "json".into());
     let schema = Arc::new(Schema::new(vec![
@@ -28,16 +49,22 @@ fn main() -> Result<()> {
         let (second, device) = (i % 60, format!("device-{:06}", i * 7919 % 100_000));
         let at = format!("2026-01-31T12:34:{second:02}.{:06}Z", i * 97 % 1_000_000);
         let (reading, temperature) = (i * 1_000_003, 15.0 + (i % 1000) as f64 / 37.0);
-        let (healthy, text) = (i % 7 != 0, "all is as it should be and nothing else to say");
+        let (healthy, said) = (!i.is_multiple_of(7), "all is as it should be and nothing else to say");
         match format.as_str() {
-            "csv" => format!("{at},{device},{reading},{temperature},{healthy},{text}"),
+            "avro" => {
+                let micros = 1_769_862_840_000_000 + i as i64;
+                let numbers = [long(micros), text(&device), long(reading as i64), temperature.to_le_bytes().to_vec()];
+                return [numbers.concat(), vec![u8::from(healthy)], text(said)].concat();
+            }
+            "csv" => format!("{at},{device},{reading},{temperature},{healthy},{said}"),
             _ => format!(
                 "{{\"at\": \"{at}\", \"device\": \"{device}\", \"reading\": {reading}, \"temperature\": {temperature}, \
-                 \"healthy\": {healthy}, \"message\": \"{text}\"}}"
+                 \"healthy\": {healthy}, \"message\": \"{said}\"}}"
             ),
         }
+        .into_bytes()
     };
-    let payloads: Vec<String> = (0..MESSAGES).map(message).collect();
+    let payloads: Vec<Vec<u8>> = (0..MESSAGES).map(message).collect();
     let messages = Messages {
         part: 0,
         offsets: Int64Array::from_iter_values(0..MESSAGES as i64),
@@ -47,7 +74,11 @@ fn main() -> Result<()> {
         next: MESSAGES as i64,
         at_end: false,
     };
-    let decoder = decoder(&FormatOptions { format, ..FormatOptions::default() }, schema)?;
+    let mut options = FormatOptions { format, ..FormatOptions::default() };
+    if options.format == "avro" {
+        options.options.insert("avro.schema".into(), SCHEMA.into());
+    }
+    let decoder = decoder(&options, schema)?;
     let clock = SystemClock::default();
     let mut rows = 0;
     for _ in 0..BATCHES {

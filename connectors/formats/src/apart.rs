@@ -1,16 +1,19 @@
 //! A batch that cannot be read whole, taken apart until only the malformed messages are left out.
 //!
 //! Arrow's readers give all rows of a batch or an error, and after one cannot be told to forget the message that caused it.
-//! So a batch is tried whole, which is nearly always all; then in chunks; then, where a chunk fails, message by message.
-//! Malformed messages thus cost their neighbours two more readings, not the batch one for each.
+//! So a batch is tried whole, which is nearly always all. An attempt may then say which rows are none, and they are left
+//! out; or which message it failed at, and what lies before and behind it is tried again; or neither, and then smaller and
+//! smaller parts are. So malformed messages cost their neighbours another reading or a few, but none for each.
 //!
 //! Invariant: what an attempt says of a message must not depend on the others of the attempt. Then this finds exactly the
-//! messages that fail alone.
+//! messages that fail alone, with the same reasons.
 
-use arrow::array::{ArrayRef, new_empty_array};
-use arrow::compute::concat;
+use arrow::array::{ArrayRef, BooleanArray, new_empty_array};
+use arrow::compute::{concat, filter};
 use arrow::datatypes::Fields;
 use watershed_core::{Error, Result};
+
+use crate::text::Refused;
 
 /// What payloads gave.
 #[derive(Debug)]
@@ -22,19 +25,43 @@ pub(crate) struct Read {
     pub(crate) malformed: Vec<(usize, String)>,
 }
 
-/// Messages in a chunk.
-const CHUNK: usize = 64;
+/// What some messages gave.
+pub(crate) struct Attempted {
+    /// A row for each of them.
+    pub(crate) columns: Vec<ArrayRef>,
+    /// Rows that are none, by their place, and why.
+    pub(crate) refused: Refused,
+}
+
+impl From<Vec<ArrayRef>> for Attempted {
+    fn from(columns: Vec<ArrayRef>) -> Self {
+        Attempted { columns, refused: Refused::new() }
+    }
+}
+
+/// Why some messages gave nothing.
+pub(crate) struct Fault {
+    /// The place of the first that is malformed, if that is known.
+    pub(crate) at: Option<usize>,
+    pub(crate) reason: String,
+}
+
+impl<S: Into<String>> From<S> for Fault {
+    fn from(reason: S) -> Self {
+        Fault { at: None, reason: reason.into() }
+    }
+}
+
+/// Reads some messages.
+pub(crate) type Attempt<'a> = dyn Fn(&[usize]) -> Result<Attempted, Fault> + 'a;
+
+/// Into how many parts messages are taken of which any may be malformed.
+const PARTS: usize = 8;
 
 /// The columns of these messages, by attempts at some of them.
-pub(crate) fn read_apart(
-    fields: &Fields,
-    messages: &[usize],
-    attempt: &dyn Fn(&[usize]) -> Result<Vec<ArrayRef>, String>,
-) -> Result<Read> {
+pub(crate) fn read_apart(fields: &Fields, messages: &[usize], attempt: &Attempt<'_>) -> Result<Read> {
     let mut apart = Apart { fields, attempt, pieces: vec![], rows: vec![], malformed: vec![] };
-    if !messages.is_empty() {
-        apart.read(messages);
-    }
+    apart.read(messages)?;
     let Apart { mut pieces, rows, malformed, .. } = apart;
     let columns = match pieces.len() {
         0 => fields.iter().map(|field| new_empty_array(field.data_type())).collect(),
@@ -52,35 +79,55 @@ pub(crate) fn read_apart(
 
 struct Apart<'a> {
     fields: &'a Fields,
-    attempt: &'a dyn Fn(&[usize]) -> Result<Vec<ArrayRef>, String>,
+    attempt: &'a Attempt<'a>,
     pieces: Vec<Vec<ArrayRef>>,
     rows: Vec<usize>,
     malformed: Vec<(usize, String)>,
 }
 
 impl Apart<'_> {
-    fn read(&mut self, messages: &[usize]) {
-        let tried = (self.attempt)(messages).and_then(|columns| self.without_gaps(columns));
-        match (tried, messages) {
-            (Ok(columns), _) => {
-                self.pieces.push(columns);
-                self.rows.extend_from_slice(messages);
-            }
-            (Err(reason), [one]) => self.malformed.push((*one, brief(reason))),
-            (Err(_), _) => {
-                let size = if messages.len() > CHUNK { CHUNK } else { 1 };
-                messages.chunks(size).for_each(|chunk| self.read(chunk));
+    fn read(&mut self, mut messages: &[usize]) -> Result<()> {
+        while !messages.is_empty() {
+            match (self.attempt)(messages) {
+                Ok(attempted) => return self.keep(messages, attempted),
+                Err(Fault { at, reason }) => match at.or((messages.len() == 1).then_some(0)) {
+                    Some(at) => {
+                        self.read(&messages[..at])?;
+                        self.malformed.push((messages[at], brief(reason)));
+                        messages = &messages[at + 1..];
+                    }
+                    None => {
+                        let mut parts = messages.chunks(messages.len().div_ceil(PARTS));
+                        return parts.try_for_each(|part| self.read(part));
+                    }
+                },
             }
         }
+        Ok(())
     }
 
-    /// No NULL where there must be none.
-    fn without_gaps(&self, columns: Vec<ArrayRef>) -> Result<Vec<ArrayRef>, String> {
-        let mut both = columns.iter().zip(self.fields);
-        match both.find(|(column, field)| !field.is_nullable() && column.null_count() > 0) {
-            Some((_, field)) => Err(format!("column '{}' is NOT NULL, and is NULL or missing", field.name())),
-            None => Ok(columns),
+    /// The rows, but for those that are none.
+    fn keep(&mut self, messages: &[usize], attempted: Attempted) -> Result<()> {
+        let Attempted { mut columns, mut refused } = attempted;
+        for (column, field) in columns.iter().zip(self.fields) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                let gaps = (0..column.len()).filter(|row| column.is_null(*row));
+                let reason = || format!("column '{}' is NOT NULL, and is NULL or missing", field.name());
+                gaps.for_each(|row| _ = refused.entry(row).or_insert_with(reason));
+            }
         }
+        if refused.is_empty() {
+            self.rows.extend_from_slice(messages);
+        } else {
+            let kept: BooleanArray = (0..messages.len()).map(|row| Some(!refused.contains_key(&row))).collect();
+            let filtered = columns.iter().map(|column| filter(column, &kept)).collect::<Result<_, _>>();
+            columns = filtered.map_err(|e| Error::bug(format!("rows of a log picked: {e}")))?;
+            self.rows
+                .extend(messages.iter().enumerate().filter(|(row, _)| kept.value(*row)).map(|(_, message)| message));
+            self.malformed.extend(refused.into_iter().map(|(row, reason)| (messages[row], brief(reason))));
+        }
+        self.pieces.push(columns);
+        Ok(())
     }
 }
 

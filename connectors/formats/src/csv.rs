@@ -1,6 +1,6 @@
 //! CSV: one record a message, without a header, its columns by position.
 //!
-//! Arrow's decoder finds the fields, as text; [`crate::typed`] makes them what the columns are. A record has a field for each
+//! Arrow's decoder finds the fields, as text; [`crate::text`] makes them what the columns are. A record has a field for each
 //! column, in their order, those of the message itself not counted. A line end after it may be there or not; one within it
 //! is in quotes. Text that equals `csv.null`, by default the empty one, is NULL, quoted or not.
 //!
@@ -9,18 +9,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray};
+use arrow::array::BinaryArray;
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use regex::Regex;
 use watershed_core::{Error, Result};
 
-use crate::apart::{Read, read_apart};
+use crate::apart::{Attempted, Fault, Read, read_apart};
 use crate::facts::Payloads;
 use crate::options::{CSV_DELIMITER, CSV_NULL, CSV_QUOTE, CSV_TIMESTAMP, Options};
 use crate::spare::Spare;
-use crate::typed::{Times, plain, read_as, sql_name, typed};
+use crate::text::Times;
+use crate::typed::{as_columns, plain, read_as, sql_name};
 
 pub(crate) struct Csv {
     fields: Fields,
@@ -65,20 +66,16 @@ impl Csv {
         }
     }
 
-    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Vec<ArrayRef>, String> {
+    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Attempted, Fault> {
         let spare = self.spare.take(messages.len());
         let (most, mut decoder) = spare.unwrap_or_else(|| (messages.len(), self.decoder(messages.len())));
-        for message in messages {
-            feed(&mut decoder, payloads.value(*message), self.fields.len())?;
+        for (at, message) in messages.iter().enumerate() {
+            let fed = feed(&mut decoder, payloads.value(*message), self.fields.len());
+            fed.map_err(|reason| Fault { at: Some(at), reason })?;
         }
         let rows = decoder.flush().map_err(plain)?.ok_or("it is empty")?;
         self.spare.give(most, decoder, payloads);
-        let columns = rows.columns().iter().zip(&self.fields);
-        let columns = columns.map(|(column, field)| {
-            typed(column, field.data_type(), self.times)
-                .map_err(|reason| format!("column '{}': {reason}", field.name()))
-        });
-        columns.collect()
+        as_columns(&rows, &self.fields, self.times).map_err(Fault::from)
     }
 }
 
@@ -100,17 +97,19 @@ fn feed(decoder: &mut Decoder, payload: &[u8], columns: usize) -> Result<(), Str
     }
     let end = payload.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
     let before = decoder.capacity();
-    let mut decode = |bytes: &[u8]| {
-        let read = decoder.decode(bytes).map_err(|e| match plain(e) {
+    let mut decode = |bytes: &[u8]| match decoder.decode(bytes) {
+        Ok(read) if read == bytes.len() => Ok(before - decoder.capacity()),
+        Err(e) if before == decoder.capacity() => Err(match plain(e) {
             wrong if wrong.contains("number of fields") => format!("it does not have {columns} fields"),
             other => other,
-        })?;
-        Ok::<_, String>((read == bytes.len()).then(|| before - decoder.capacity()))
+        }),
+        // How far more records were read depends on the decoder.
+        _ => Ok(usize::MAX),
     };
     match (decode(&payload[..end])?, decode(b"\n")?) {
-        (Some(0), Some(1)) => Ok(()),
-        (Some(0), _) if end == 0 => Err("it is empty".into()),
-        (Some(0), _) => Err("the CSV record ends within quotes".into()),
+        (0, 1) => Ok(()),
+        (0, 0) if end == 0 => Err("it is empty".into()),
+        (0, 0) => Err("the CSV record ends within quotes".into()),
         _ => Err("there is more than one CSV record".into()),
     }
 }

@@ -78,6 +78,9 @@ pub(crate) struct Facts {
     columns: Vec<Option<Own>>,
 }
 
+/// What messages have besides their payloads: for each column all of it, if it is one of those; and who is malformed.
+type OwnColumns = (Vec<Option<ArrayRef>>, BTreeMap<usize, String>);
+
 impl Facts {
     pub(crate) fn new(options: &Options<'_>, schema: SchemaRef) -> Result<Self> {
         let columns = schema.fields().iter().map(|field| Own::of(field)).collect::<Result<Vec<_>>>()?;
@@ -92,8 +95,7 @@ impl Facts {
         Ok(Facts { schema, payloads, columns })
     }
 
-    /// The messages' own columns, of all messages, and which of them do not fit.
-    fn own(&self, messages: &Messages) -> Result<(Vec<Option<ArrayRef>>, BTreeMap<usize, String>)> {
+    fn own(&self, messages: &Messages) -> Result<OwnColumns> {
         let mut malformed = BTreeMap::new();
         let mut columns = vec![];
         for (own, field) in self.columns.iter().zip(self.schema.fields()) {

@@ -4,7 +4,7 @@
 //! it must have exactly one record more and be between records: so an empty payload, a second object, trailing garbage, or
 //! an object that is cut off is that message's fault and never shifts the rows behind it.
 //!
-//! What a value may be, besides what [`crate::typed`] says of numbers and times:
+//! What a value may be, besides what [`crate::text`] says of numbers and times:
 //!
 //! * NULL, and a field that is not there, are NULL. Of two fields of one name the last counts. Names are compared as they
 //!   are, upper and lower case.
@@ -21,17 +21,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray};
+use arrow::array::BinaryArray;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
 use watershed_core::{Error, Result};
 
-use crate::apart::{Read, read_apart};
+use crate::apart::{Attempted, Fault, Read, read_apart};
 use crate::facts::Payloads;
 use crate::options::{JSON_TIMESTAMP, Options};
 use crate::spare::Spare;
-use crate::typed::{Times, plain, read_as, sql_name, typed};
+use crate::text::Times;
+use crate::typed::{as_columns, plain, read_as, sql_name};
 
 /// Levels of lists and objects within each other.
 const DEEPEST: usize = 127;
@@ -63,22 +64,18 @@ impl Json {
         builder.with_coerce_primitive(true).build_decoder().map_err(plain)
     }
 
-    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Vec<ArrayRef>, String> {
+    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Attempted, Fault> {
         let (most, mut decoder) = match self.spare.take(messages.len()) {
             Some(spare) => spare,
             None => (messages.len(), self.decoder(messages.len())?),
         };
-        for message in messages {
-            feed(&mut decoder, payloads.value(*message))?;
+        for (at, message) in messages.iter().enumerate() {
+            let fed = feed(&mut decoder, payloads.value(*message));
+            fed.map_err(|reason| Fault { at: Some(at), reason })?;
         }
         let rows = decoder.flush().map_err(plain)?.ok_or("it is empty")?;
         self.spare.give(most, decoder, payloads);
-        let columns = rows.columns().iter().zip(&self.fields);
-        let columns = columns.map(|(column, field)| {
-            typed(column, field.data_type(), self.times)
-                .map_err(|reason| format!("column '{}': {reason}", field.name()))
-        });
-        columns.collect()
+        as_columns(&rows, &self.fields, self.times).map_err(Fault::from)
     }
 }
 
@@ -99,12 +96,15 @@ fn feed(decoder: &mut Decoder, payload: &[u8]) -> Result<(), String> {
         return Err(format!("it is nested deeper than {DEEPEST} levels"));
     }
     let before = decoder.len();
-    let read = decoder.decode(payload).map_err(plain)?;
+    let read = decoder.decode(payload);
     match decoder.len() - before {
         0 => Err("it is empty".into()),
-        1 if decoder.has_partial_record() => Err("the JSON object ends early".into()),
-        1 if read == payload.len() => Ok(()),
-        _ => Err("there is more than one JSON value".into()),
+        1 => match read.map_err(plain)? {
+            read if decoder.has_partial_record() || read < payload.len() => Err("the JSON object ends early".into()),
+            _ => Ok(()),
+        },
+        // Whether that is JSON, too, is not asked: how far it was read depends on the decoder.
+        _ => Err("something follows the JSON object".into()),
     }
 }
 

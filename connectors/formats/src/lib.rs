@@ -13,7 +13,7 @@
 //! * `apart`: a batch that cannot be read whole, taken apart until only the malformed messages are left out.
 //! * `spare`: decoders that are used again.
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
-//! * `typed`, `number`: text as the types of columns, without losing anything in silence.
+//! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
 //!
 //! What holds for all formats:
 //!
@@ -43,6 +43,8 @@ mod avro;
 mod raw;
 
 mod typed;
+
+mod text;
 
 mod number;
 

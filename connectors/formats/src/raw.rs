@@ -11,7 +11,7 @@ use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Fields};
 use watershed_core::{Error, Result};
 
-use crate::apart::{Read, read_apart};
+use crate::apart::{Attempted, Fault, Read, read_apart};
 use crate::facts::Payloads;
 use crate::typed::{plain, sql_name};
 
@@ -38,7 +38,7 @@ impl Raw {
         Ok(Raw { fields, to })
     }
 
-    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Vec<ArrayRef>, String> {
+    fn attempt(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Attempted, Fault> {
         let all: ArrayRef = Arc::new(payloads.clone());
         let some = if messages.len() == payloads.len() {
             all
@@ -46,13 +46,17 @@ impl Raw {
             let messages = UInt64Array::from_iter_values(messages.iter().map(|at| *at as u64));
             take(&all, &messages, None).map_err(plain)?
         };
-        // Strictly, a slice would be judged by what lies around it, too.
+        // Strictly, a slice would be judged by what lies around it, too. This way what is no text is NULL.
         let lenient = CastOptions { safe: true, ..CastOptions::default() };
         let column = cast_with_options(&some, &self.to, &lenient).map_err(plain)?;
+        let mut attempted = Attempted::from(vec![column]);
+        let column = &attempted.columns[0];
         if column.null_count() > some.null_count() {
-            return Err(format!("column '{}': it is not UTF-8", self.fields[0].name()));
+            let none = (0..some.len()).filter(|row| column.is_null(*row) && some.is_valid(*row));
+            let reason = format!("column '{}': it is not UTF-8", self.fields[0].name());
+            attempted.refused.extend(none.map(|row| (row, reason.clone())));
         }
-        Ok(vec![column])
+        Ok(attempted)
     }
 }
 

@@ -51,8 +51,8 @@ fn what_is_not_one_object_is_malformed_and_shifts_nothing() {
         2: it is empty
         3: the JSON object ends early
         4: Encountered unexpected '}' whilst parsing value
-        5: there is more than one JSON value
-        6: Encountered unexpected 'x' whilst parsing value
+        5: something follows the JSON object
+        6: something follows the JSON object
         7: expected { got [{"n": 7}]
         8: the JSON object ends early
         9: expected { got "nine"
@@ -62,7 +62,7 @@ fn what_is_not_one_object_is_malformed_and_shifts_nothing() {
         13: Encountered non-UTF-8 data
         14: Encountered truncated UTF-8 sequence
         15: Encountered unexpected '"' whilst parsing surrogate pair escape
-        17: there is more than one JSON value"#;
+        17: something follows the JSON object"#;
     check(&json, &payloads, expected);
 }
 

@@ -1,5 +1,7 @@
 //! Messages of each format, through the public seam: rows, offsets, and who is malformed and why.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on panics, and says where.
+
 mod avro;
 mod csv;
 mod json;
@@ -40,6 +42,7 @@ fn sql_type(name: &str) -> DataType {
         "TIMESTAMP(3)" => DataType::Timestamp(TimeUnit::Millisecond, None),
         "TIMESTAMP(9)" => DataType::Timestamp(TimeUnit::Nanosecond, None),
         "BERLIN" => DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Berlin".into())),
+        "TIME" => DataType::Time64(TimeUnit::Microsecond),
         "TEXT" => DataType::Utf8,
         "VIEW" => DataType::Utf8View,
         "BYTEA" => DataType::Binary,
@@ -47,6 +50,11 @@ fn sql_type(name: &str) -> DataType {
         "STRUCT" => {
             let at = Field::new("at", sql_type("TIMESTAMP"), true);
             DataType::Struct(vec![at, Field::new("n", DataType::Int32, true)].into())
+        }
+        "TEXT[]" => DataType::List(Field::new("item", DataType::Utf8, true).into()),
+        "ADDRESS" => {
+            let fields = vec![Field::new("zip", DataType::Utf8, true), Field::new("more", DataType::Int64, true)];
+            DataType::Struct(fields.into())
         }
         "MAP" => {
             let entry = vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)];

@@ -6,6 +6,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::{Map, Value};
 use watershed_core::tail::{Decode, Messages};
 
@@ -43,7 +44,7 @@ fn expected(payload: &[u8]) -> Option<Row> {
     let whole = |x: f64| (x.fract() == 0.0 && x.abs() < 9e15).then_some(x as i64);
     let integer = |value: &Value| match value {
         Value::Number(n) => n.as_i64().or_else(|| n.as_f64().and_then(whole)),
-        Value::String(s) => s.parse().ok(),
+        Value::String(s) => s.trim().parse().ok().or_else(|| s.trim().parse().ok().and_then(whole)),
         _ => None,
     };
     let text = |value: &Value| match value {
@@ -53,11 +54,11 @@ fn expected(payload: &[u8]) -> Option<Row> {
     };
     let float = |value: &Value| match value {
         Value::Number(n) => n.as_f64(),
-        Value::String(s) => s.parse().ok(),
+        Value::String(s) => s.trim().parse().ok(),
         _ => None,
     };
     let time = |value: &Value| {
-        let text = value.as_str()?;
+        let text = value.as_str()?.trim();
         chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
     };
     let list = |value: &Value| {
@@ -98,7 +99,7 @@ fn scalar() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         (-1000i32..1000).prop_map(|n| Value::from(f64::from(n) / 4.0)),
-        "[0-9]{1,4}".prop_map(Value::from),
+        " ?[0-9]{1,4} ?".prop_map(Value::from),
         "[g-z ]{1,6}".prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ]
@@ -137,9 +138,8 @@ fn sound() -> impl Strategy<Value = String> {
 }
 
 fn payload() -> impl Strategy<Value = Option<Vec<u8>>> {
-    let cut =
-        (sound(), any::<prop::sample::Index>()).prop_map(|(text, at)| text.as_bytes()[..at.index(text.len())].to_vec());
-    let spoilt = (sound(), any::<prop::sample::Index>()).prop_map(|(text, at)| {
+    let cut = (sound(), any::<Index>()).prop_map(|(text, at)| text.as_bytes()[..at.index(text.len())].to_vec());
+    let spoilt = (sound(), any::<Index>()).prop_map(|(text, at)| {
         let mut bytes = text.into_bytes();
         bytes.insert(at.index(bytes.len()), 0xff);
         bytes
@@ -193,6 +193,60 @@ fn split_does_not_matter(decode: &dyn Decode, all: &Messages, at: usize) -> Resu
     Ok(())
 }
 
+/// What is done to some messages.
+#[derive(Clone, Debug)]
+pub(crate) enum Spoil {
+    Cut(Index),
+    Flip(Index, u8),
+    Insert(Index, u8),
+    Append(Vec<u8>),
+}
+
+pub(crate) fn spoils() -> impl Strategy<Value = Vec<Option<Spoil>>> {
+    let spoil = prop_oneof![
+        any::<Index>().prop_map(Spoil::Cut),
+        any::<(Index, u8)>().prop_map(|(at, byte)| Spoil::Flip(at, byte)),
+        any::<(Index, u8)>().prop_map(|(at, byte)| Spoil::Insert(at, byte)),
+        (any::<u8>(), 1usize..8).prop_map(|(byte, count)| Spoil::Append(vec![byte; count])),
+        vec(any::<u8>(), 1..8).prop_map(Spoil::Append),
+    ];
+    vec(prop::option::weighted(0.2, spoil), 1..150)
+}
+
+/// These messages in turn, some of them spoilt: each becomes what it does alone.
+pub(crate) fn spoilt_ones_spoil_no_others(
+    decode: &dyn Decode,
+    sound: &[Vec<u8>],
+    spoils: &[Option<Spoil>],
+    split: Index,
+) -> Result<(), TestCaseError> {
+    let payload = |(i, spoil): (usize, &Option<Spoil>)| {
+        let mut payload = sound[i % sound.len()].clone();
+        match spoil {
+            None => {}
+            Some(Spoil::Cut(at)) => payload.truncate(at.index(payload.len())),
+            Some(Spoil::Flip(at, byte)) => *at.get_mut(&mut payload) ^= byte,
+            Some(Spoil::Insert(at, byte)) => payload.insert(at.index(payload.len()), *byte),
+            Some(Spoil::Append(bytes)) => payload.extend(bytes),
+        }
+        Some(payload)
+    };
+    let payloads: Vec<_> = spoils.iter().enumerate().map(payload).collect();
+    let all = messages(&payloads);
+    let decoded = decode.decode(&all).unwrap();
+    let (mut rows, mut malformed) = (vec![], vec![]);
+    for (message, spoil) in spoils.iter().enumerate() {
+        let alone = decode.decode(&part_of(&all, message, 1)).unwrap();
+        prop_assert!(spoil.is_some() || alone.malformed.is_empty(), "{:?}", alone.malformed);
+        prop_assert_eq!(alone.rows.num_rows() + alone.malformed.len(), 1);
+        rows.push(alone.rows);
+        malformed.extend(alone.malformed.into_iter().map(|(_, why)| (message, why)));
+    }
+    prop_assert_eq!(&decoded.malformed, &malformed);
+    prop_assert_eq!(&decoded.rows, &concat_batches(&decode.schema(), &rows).unwrap());
+    split_does_not_matter(decode, &all, split.index(all.len() + 1))
+}
+
 fn close(a: Option<f64>, b: Option<f64>) -> bool {
     a.zip(b).map_or(a == b, |(a, b)| (a - b).abs() <= 4.0 * f64::EPSILON * a.abs().max(b.abs()))
 }
@@ -201,7 +255,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn json_is_what_serde_says(payloads in vec(payload(), 0..200), at in any::<prop::sample::Index>()) {
+    fn json_is_what_serde_says(payloads in vec(payload(), 0..200), at in any::<Index>()) {
         let json = open("json", &[], &COLUMNS).unwrap();
         let all = messages(&payloads);
         let decoded = json.decode(&all).unwrap();
@@ -224,13 +278,30 @@ proptest! {
             prop_assert_eq!(found, Row { x, ..expected });
             rows += 1;
         }
+        let found: Vec<_> = decoded.malformed.iter().map(|(message, _)| *message).collect();
+        let shown = payloads.iter().flatten().map(|payload| String::from_utf8_lossy(payload)).collect::<Vec<_>>();
+        prop_assert_eq!(malformed, found, "{}", shown.join("\n"));
         prop_assert_eq!(rows, decoded.rows.num_rows());
-        prop_assert_eq!(malformed, decoded.malformed.iter().map(|(message, _)| *message).collect::<Vec<_>>());
         split_does_not_matter(json.as_ref(), &all, at.index(payloads.len() + 1))?;
     }
 
     #[test]
-    fn csv_is_what_was_written(records in vec(record(), 1..150), at in any::<prop::sample::Index>()) {
+    fn spoilt_objects_spoil_no_others(sound in vec(sound(), 1..10), spoils in spoils(), at in any::<Index>()) {
+        let json = open("json", &[], &COLUMNS).unwrap();
+        let sound: Vec<_> = sound.into_iter().map(String::into_bytes).filter(|text| expected(text).is_some()).collect();
+        prop_assume!(!sound.is_empty());
+        spoilt_ones_spoil_no_others(json.as_ref(), &sound, &spoils, at)?;
+    }
+
+    #[test]
+    fn spoilt_records_spoil_no_others(spoils in spoils(), at in any::<Index>()) {
+        let csv = open("csv", &[], &[("t", "TEXT"), ("n", "BIGINT"), ("_offset", "BIGINT"), ("at", "TIMESTAMP")]).unwrap();
+        let sound = ["a,1,2026-01-31", "\"b\"\",\",,", "\u{e4}\u{1f600},-5,2026-01-31T12:00:00Z\n"];
+        spoilt_ones_spoil_no_others(csv.as_ref(), &sound.map(|text| text.as_bytes().to_vec()), &spoils, at)?;
+    }
+
+    #[test]
+    fn csv_is_what_was_written(records in vec(record(), 1..150), at in any::<Index>()) {
         let csv = open("csv", &[], &[("t", "TEXT"), ("_key", "BYTEA"), ("n", "BIGINT")]).unwrap();
         let payloads: Vec<_> = records.iter().map(|(payload, _)| Some(payload.as_bytes())).collect();
         let all = messages(&payloads);
@@ -247,8 +318,28 @@ proptest! {
         split_does_not_matter(csv.as_ref(), &all, at.index(records.len() + 1))?;
     }
 
+    /// Arrow's parsers slice text by bytes.
     #[test]
-    fn raw_is_the_payload(payloads in vec(prop::option::of(vec(any::<u8>(), 0..9)), 0..150), at in any::<prop::sample::Index>()) {
+    fn any_text_in_any_column_panics_nowhere(texts in vec(nearly_a_value(), 1..30)) {
+        let types = ["DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMP(9)", "BERLIN", "TIME", "DECIMAL", "INT", "REAL", "BYTEA"];
+        let columns: Vec<_> = types.iter().map(|name| (*name, *name)).collect();
+        for times in ["iso", "s", "ns"] {
+            let json = open("json", &[("json.timestamp", times)], &columns).unwrap();
+            let csv = open("csv", &[("csv.timestamp", times)], &columns[..9]).unwrap();
+            for text in &texts {
+                let object: Map<String, Value> = types.iter().map(|name| (name.to_string(), Value::from(text.as_str()))).collect();
+                let each = types.iter().map(|name| serde_json::json!({*name: text}).to_string());
+                let payloads: Vec<_> = each.chain([Value::from(object).to_string()]).map(Some).collect();
+                json.decode(&messages(&payloads)).unwrap();
+                let cell = format!("\"{}\"", text.replace('"', "\"\""));
+                let records: Vec<_> = (0..9).map(|at| Some(format!("{}{cell}{}", ",".repeat(at), ",".repeat(8 - at)))).collect();
+                csv.decode(&messages(&records)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn raw_is_the_payload(payloads in vec(prop::option::of(vec(any::<u8>(), 0..9)), 0..150), at in any::<Index>()) {
         let raw = open("raw", &[], &[("t", "TEXT"), ("_key", "TEXT")]).unwrap();
         let all = messages(&payloads);
         let decoded = raw.decode(&all).unwrap();
@@ -263,8 +354,18 @@ proptest! {
     }
 }
 
-/// A record of a text and a number, and what it is; `None`: malformed.
-fn record() -> impl Strategy<Value = (String, Option<(Option<String>, Option<i64>)>)> {
+fn nearly_a_value() -> impl Strategy<Value = String> {
+    let time = r"[+-]?[0-9]{2,6}-?[0-9]{1,2}-?[0-9]{1,2}([T é]?[0-9]{1,2}:?[0-9]{2}(:?[0-9é]{2}(\.[0-9]{1,12})?)?)?";
+    let zone = r"(Z| ?[+-][0-9]{1,2}:?[0-9]{0,2}| Europe/Berlin|é|.{0,4})?";
+    let number = r"[+-]?[0-9]{0,45}\.?[0-9]{0,45}([eE][+-]?[0-9]{0,6})?";
+    prop_oneof![(time, zone).prop_map(|(time, zone)| time + &zone), number, any::<String>(), "[0-9a-fA-F]{0,9}"]
+}
+
+/// A text and a number.
+type TextAndNumber = (Option<String>, Option<i64>);
+
+/// A record, and what it is; `None`: malformed.
+fn record() -> impl Strategy<Value = (String, Option<TextAndNumber>)> {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let sound = (any::<String>(), prop::option::of(any::<i64>()), prop_oneof![Just(""), Just("\n"), Just("\r\n")]);
     let sound = sound.prop_map(move |(text, n, end)| {
