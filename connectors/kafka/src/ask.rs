@@ -88,7 +88,7 @@ impl Asker {
         committed
     }
 
-    fn parts(&self) -> Result<Vec<Part>> {
+    pub(crate) fn parts(&self) -> Result<Vec<Part>> {
         self.ask(|| {
             let topic = &self.location.topic;
             let metadata = self.client.fetch_metadata(Some(topic), PATIENCE)?;
