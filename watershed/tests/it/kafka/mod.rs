@@ -6,4 +6,8 @@ mod history_and_log;
 
 mod messages;
 
+mod sink;
+
+mod sink_killed;
+
 mod world;
