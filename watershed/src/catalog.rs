@@ -8,7 +8,7 @@
 //! drop's being a tombstone; nothing is ever overwritten. So any object store will do as a home, two processes that create
 //! the same thing at once cannot both succeed, and what a name meant before can still be read.
 //!
-//! Sources, views, materialized views and tables share one space of names, as in SQL; INSERT jobs have their own.
+//! Sources, views, materialized views and tables share one space of names, as in SQL; INSERT jobs and sinks have their own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,11 +47,13 @@ pub enum Kind {
     ExternalTable,
     /// `INSERT INTO … SELECT`: a job
     Insert,
+    /// `CREATE SINK`: a job whose rows go into a topic
+    Sink,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Source, Kind::View, Kind::MaterializedView, Kind::Table, Kind::ExternalTable, Kind::Insert];
+    pub const ALL: [Kind; 7] =
+        [Kind::Source, Kind::View, Kind::MaterializedView, Kind::Table, Kind::ExternalTable, Kind::Insert, Kind::Sink];
 
     fn folder(self) -> &'static str {
         match self {
@@ -61,6 +63,7 @@ impl Kind {
             Kind::Table => "table",
             Kind::ExternalTable => "external_table",
             Kind::Insert => "insert",
+            Kind::Sink => "sink",
         }
     }
 
@@ -72,7 +75,7 @@ impl Kind {
 
     /// Whether entries of this kind run.
     pub fn is_job(self) -> bool {
-        matches!(self, Kind::MaterializedView | Kind::Insert)
+        matches!(self, Kind::MaterializedView | Kind::Insert | Kind::Sink)
     }
 
     /// Whether a table of the home is behind the name, which Watershed writes.
@@ -82,7 +85,7 @@ impl Kind {
 
     /// Whether the name can stand in a FROM.
     pub fn is_relation(self) -> bool {
-        self != Kind::Insert
+        !matches!(self, Kind::Insert | Kind::Sink)
     }
 }
 
@@ -95,6 +98,7 @@ impl fmt::Display for Kind {
             Kind::Table => "table",
             Kind::ExternalTable => "external table",
             Kind::Insert => "job",
+            Kind::Sink => "sink",
         })
     }
 }
@@ -109,7 +113,7 @@ pub struct Entry {
     pub generation: u64,
     /// The normalised text of the statement, without OR REPLACE and IF NOT EXISTS.
     pub statement: String,
-    /// Where its table or history lies, as a URL; `None` for views and for tables in their default place, so that a home
+    /// Where its table, topic or history lies, as a URL; `None` for views and for tables in their default place, so that a home
     /// can be moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,

@@ -44,6 +44,7 @@ pub(crate) fn canonical(statement: &Statement) -> (String, Manners) {
         Statement::CreateSource(s) => take(&mut s.or_replace, None),
         Statement::CreateView(s) => take(&mut s.or_replace, None),
         Statement::CreateMaterializedView(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
+        Statement::CreateSink(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
         Statement::CreateTable(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
         Statement::CreateExternalTable(s) => take(&mut s.or_replace, Some(&mut s.if_not_exists)),
         _ => {}
@@ -104,6 +105,7 @@ fn words(kind: Kind) -> &'static str {
         Kind::Table => "TABLE",
         Kind::ExternalTable => "EXTERNAL TABLE",
         Kind::Insert => "INSERT",
+        Kind::Sink => "SINK",
     }
 }
 
@@ -113,6 +115,7 @@ pub(crate) fn pretty(text: &str) -> String {
         parse(text, &|name| Some(format!("${{{name}}}"))).ok().and_then(|mut all| all.pop()).map(|p| p.statement);
     let query = match &statement {
         Some(Statement::CreateMaterializedView(s)) => &s.query,
+        Some(Statement::CreateSink(s)) => &s.query,
         Some(Statement::CreateView(s)) => &s.query,
         Some(Statement::Insert(s)) => &s.query,
         _ => return text.replace(" WITH (", "\nWITH (").replace(", ", ",\n  "),

@@ -21,7 +21,7 @@ use watershed_lake::{Place, RequestCounts, Stores};
 use watershed_runtime::{NoProgress, Progress, Stop, Summary};
 
 use crate::batch::Rows;
-use crate::catalog::{Catalog, Entry, Kind};
+use crate::catalog::{Catalog, Entry};
 use crate::compact;
 use crate::control::{self, Asked};
 use crate::estimate::Estimate;
@@ -280,7 +280,7 @@ impl Engine {
         format!("{}/tables/{name}", shown(&self.inner.home))
     }
 
-    /// Where an entry's table lies.
+    /// Where an entry's table lies, or a sink's topic.
     pub(crate) fn location(&self, entry: &Entry) -> String {
         entry.location.clone().unwrap_or_else(|| self.default_location(&entry.name))
     }
@@ -331,7 +331,7 @@ pub(crate) fn relation<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &
 
 /// An error for a name that the catalog does not have.
 pub(crate) fn unknown<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &str) -> Error {
-    let names: Vec<&str> = entries.into_iter().filter(|e| e.kind != Kind::Insert).map(|e| e.name.as_str()).collect();
+    let names: Vec<&str> = entries.into_iter().filter(|e| e.kind.is_relation()).map(|e| e.name.as_str()).collect();
     let known =
         if names.is_empty() { "there is none yet".to_string() } else { format!("there are {}", names.join(", ")) };
     Error::input(format!("there is no source, view or table {name}; {known}"))

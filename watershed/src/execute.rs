@@ -13,8 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use watershed_core::error::Place;
 use watershed_core::{Error, Result};
 use watershed_plan::{
-    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Insert, Parsed,
-    Query, Statement, parse,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateTable, CreateView, Drop,
+    Insert, Parsed, Query, Statement, parse,
 };
 
 use crate::batch::{self, Rows};
@@ -107,7 +107,10 @@ impl<'a> Session<'a> {
                     let draft = self.external_draft(table, &parsed)?;
                     self.pretend(draft);
                 }
-                Statement::CreateMaterializedView(_) | Statement::Insert(_) | Statement::Query(_) => {
+                Statement::CreateMaterializedView(_)
+                | Statement::CreateSink(_)
+                | Statement::Insert(_)
+                | Statement::Query(_) => {
                     let text = jobs::explain(&self, explained).await?;
                     let runs = !matches!(explained.statement, Statement::Query(_));
                     let estimate =
@@ -179,6 +182,7 @@ impl<'a> Session<'a> {
                 self.declare(draft, parsed, seen).await.map(|_| ())
             }
             Statement::CreateMaterializedView(CreateMaterializedView { query, .. })
+            | Statement::CreateSink(CreateSink { query, .. })
             | Statement::Insert(Insert { query, .. }) => {
                 if self.reads_the_wave(query)? {
                     self.run_wave(seen).await?;
@@ -357,7 +361,11 @@ impl<'a> Session<'a> {
 
     async fn drop(&mut self, drop: &Drop, place: Place, seen: Seen<'_>) -> Result<()> {
         let kind = jobs::kind_of(drop.kind);
-        let found = relation(&self.entries, &drop.name).cloned();
+        let found = match kind {
+            Kind::Sink => self.entries.iter().find(|e| e.kind == kind && e.name == drop.name),
+            _ => relation(&self.entries, &drop.name),
+        };
+        let found = found.cloned();
         let entry = match found {
             Some(entry) if entry.kind == kind => entry,
             Some(entry) if kind == Kind::Table && entry.kind == Kind::ExternalTable => entry,
@@ -366,8 +374,17 @@ impl<'a> Session<'a> {
                 return Err(Error::sql_at(message, Some(place)));
             }
             None if drop.if_exists => return seen(Outcome::Done(format!("there is no {kind} {}", drop.name))),
+            None if kind == Kind::Sink => {
+                return Err(Error::sql_at(format!("there is no sink {}", drop.name), Some(place)));
+            }
             None => return Err(at(unknown(&self.entries, &drop.name), place)),
         };
+        if kind == Kind::Sink {
+            tables::forget_job(self.engine, &entry).await?;
+            self.forget(&entry);
+            let topic = self.engine.location(&entry);
+            return seen(Outcome::Done(format!("dropped sink {}; its messages stay in {topic}", entry.name)));
+        }
         self.refuse_if_read(&entry, place)?;
         for gone in tables::jobs_of(&self.entries, &entry)? {
             tables::forget_job(self.engine, &gone).await?;
@@ -380,8 +397,10 @@ impl<'a> Session<'a> {
 
     /// What others read from is not dropped under them.
     fn refuse_if_read(&self, entry: &Entry, place: Place) -> Result<()> {
-        for other in
-            self.entries.iter().filter(|e| matches!(e.kind, Kind::View | Kind::MaterializedView | Kind::Insert))
+        for other in self
+            .entries
+            .iter()
+            .filter(|e| matches!(e.kind, Kind::View | Kind::MaterializedView | Kind::Insert | Kind::Sink))
         {
             let reads = crate::names::names(&query_of(other)?).contains(&entry.name);
             if reads {

@@ -1,4 +1,4 @@
-//! From a statement to a job that runs: `CREATE MATERIALIZED VIEW` and `INSERT INTO … SELECT`.
+//! From a statement to a job that runs: `CREATE MATERIALIZED VIEW`, `INSERT INTO … SELECT` and `CREATE SINK`.
 //!
 //! ```text
 //!  statement ─decide─▶ catalog entry or draft ─lower─▶ Planned ─make─▶ (catalog, tables) ─▶ runtime::Job ─run─▶ Summary
@@ -8,12 +8,15 @@
 //! which can be found done by whoever comes after a crash.
 //!
 //! * [`result`]: the table that a job fills.
+//! * [`topic`]: the topic that a sink fills.
 //! * [`made`]: catalog and tables written, the job put together and run.
 //!
 //! Invariant: what a job computes is fixed by its catalog entry (statement, the views it goes through, `from`); settings of
 //! a later run change how fast, how far and in which pieces, never what.
 
 mod result;
+
+mod topic;
 
 mod made;
 
@@ -30,16 +33,18 @@ use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide, pretty};
 use crate::diff::diff;
-use crate::engine::{parallelism, relation, shown};
+use crate::engine::{Engine, parallelism, relation, shown};
 use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
 use crate::tables::{RESULT, late_location};
 use result::{Target, refuse_foreign, table_spec};
+use topic::Topic;
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
 const OF_INSERTS: [&str; 3] = ["job", "operation", "archive"];
+const OF_SINKS: [&str; 4] = ["topic", "format", "key", "delivery"];
 
 /// What a statement comes to that may be a job.
 pub(crate) enum Next {
@@ -59,11 +64,19 @@ pub(crate) struct Planned {
     parallelism: usize,
     lowered: Lowered,
     known: Known,
-    table: TableSpec,
-    /// The target's columns, for INSERT, which goes by position.
-    columns: Option<Vec<String>>,
+    output: Output,
     /// What an INSERT over one log calls the archive that it makes.
     archive: Option<String>,
+}
+
+/// What a job fills.
+enum Output {
+    Table {
+        spec: TableSpec,
+        /// The target's columns, for INSERT, which goes by position.
+        columns: Option<Vec<String>>,
+    },
+    Topic(Topic),
 }
 
 /// What the catalog has to say of it.
@@ -73,7 +86,7 @@ enum Standing {
     Replace(Entry, Draft),
 }
 
-/// The parts of either statement that make a job.
+/// The parts of a statement that make a job.
 pub(crate) struct Asked<'a> {
     pub(crate) kind: Kind,
     /// Of the job.
@@ -112,7 +125,12 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     if let Some(entry) = &existing {
         check_views(entry, &known.views, parsed.at)?;
     }
+    let topic = match asked.kind {
+        Kind::Sink => Some(Topic::of(&asked, &lowered).map_err(|e| at(e, parsed.at))?),
+        _ => None,
+    };
     let location = match (&existing, asked.into) {
+        (None, None) if topic.is_some() => topic.as_ref().map(|topic| topic.url.clone()).unwrap_or_default(),
         (_, Some(table)) => engine.location(table),
         (Some(entry), None) => engine.location(entry),
         (None, None) => match asked.with.own("location") {
@@ -120,28 +138,23 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
             None => engine.default_location(&asked.name),
         },
     };
-    let target = asked.into.map(|table| Target::of(session, table, &asked, &lowered, parsed.at)).transpose()?;
-    let table = table_spec(&asked, &lowered, target.as_ref(), parsed.at)?;
-    let columns = target.map(|target| target.columns);
-    // Before anything is written: what fails after the catalog has the statement would stand in the way of the mended one.
-    match (&existing, asked.into) {
-        (None, None) => {
-            refuse_foreign(engine, &location, &asked, parsed.at).await?;
-            table.check(&location).map_err(|e| at(e, parsed.at))?;
+    let output = match topic {
+        Some(topic) => {
+            topic.check(engine, &asked.name).await.map_err(|e| at(e, parsed.at))?;
+            Output::Topic(topic)
         }
-        (None, Some(_)) => {
-            let options = SinkOptions { create: Create::AtFirstRows, ..SinkOptions::default() };
-            let clock = engine.clock().clone();
-            let target = DeltaSink::open(engine.stores(), RESULT, &location, table.clone(), options, clock).await;
-            target.map_err(|e| at(e, parsed.at))?;
+        None => {
+            let target = asked.into.map(|table| Target::of(session, table, &asked, &lowered, parsed.at)).transpose()?;
+            let spec = table_spec(&asked, &lowered, target.as_ref(), parsed.at)?;
+            check_table(engine, &location, &asked, &spec, existing.is_some(), parsed.at).await?;
+            Output::Table { spec, columns: target.map(|target| target.columns) }
         }
-        (Some(_), _) => {}
-    }
+    };
     let draft = || Draft {
         kind: asked.kind,
         name: asked.name.clone(),
         statement: text.clone(),
-        location: asked.with.own("location").map(|_| location.clone()),
+        location: asked.with.own("location").or(asked.with.own("topic")).map(|_| location.clone()),
         incarnation: engine.clock().id(),
         or_replace: manners.or_replace,
         fixed: fixed.clone(),
@@ -153,9 +166,9 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         (None, Some(old)) => Standing::Replace(old, draft()),
         (None, None) => Standing::New(draft()),
     };
-    let late = match asked.into {
-        Some(_) => late_location(&engine.default_location(&asked.name)),
-        None => late_location(&location),
+    let late = match asked.kind {
+        Kind::Insert | Kind::Sink => late_location(&engine.default_location(&asked.name)),
+        _ => late_location(&location),
     };
     let archive = archive(&asked, &lowered, &known, parsed.at)?;
     Ok(Next::Job(Box::new(Planned {
@@ -168,9 +181,32 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         settings,
         lowered,
         known,
-        table,
-        columns,
+        output,
     })))
+}
+
+/// Before anything is written: what fails after the catalog has the statement would stand in the way of the mended one.
+async fn check_table(
+    engine: &Engine,
+    location: &str,
+    asked: &Asked<'_>,
+    table: &TableSpec,
+    exists: bool,
+    place: Place,
+) -> Result<()> {
+    match asked.into {
+        _ if exists => Ok(()),
+        None => {
+            refuse_foreign(engine, location, asked, place).await?;
+            table.check(location).map_err(|e| at(e, place))
+        }
+        Some(_) => {
+            let options = SinkOptions { create: Create::AtFirstRows, ..SinkOptions::default() };
+            let clock = engine.clock().clone();
+            let target = DeltaSink::open(engine.stores(), RESULT, location, table.clone(), options, clock).await;
+            target.map(|_| ()).map_err(|e| at(e, place))
+        }
+    }
 }
 
 /// An INSERT of a log's messages, row by row, is its archive: each commit says how far.
@@ -198,6 +234,10 @@ pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<St
     let asked = asked(session, parsed)?;
     let settings = session.layers.resolve(&asked.with.settings)?;
     let (_, lowered) = lower(session, &asked, &settings, session.engine.clock().now()).await?;
+    if asked.kind == Kind::Sink {
+        let topic = Topic::of(&asked, &lowered).map_err(|e| at(e, parsed.at))?;
+        return Ok(format!("{} {}\n{}{topic}\n", asked.kind, asked.name, watershed_plan::explain(&lowered)));
+    }
     let table = table_spec(&asked, &lowered, None, parsed.at)?;
     let by: Vec<String> = table.partition_by.iter().map(PartitionBy::to_string).collect();
     let by = if by.is_empty() { String::new() } else { format!("table: partitioned by {}\n", by.join(", ")) };
@@ -212,6 +252,7 @@ pub(crate) fn kind_of(kind: watershed_plan::Kind) -> Kind {
         watershed_plan::Kind::ExternalTable => Kind::ExternalTable,
         watershed_plan::Kind::View => Kind::View,
         watershed_plan::Kind::MaterializedView => Kind::MaterializedView,
+        watershed_plan::Kind::Sink => Kind::Sink,
     }
 }
 
@@ -222,6 +263,13 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
             name: view.name.clone(),
             with: With::sort(&view.options, &OF_VIEWS, Scope::Job, &format!("view {}", view.name))?,
             query: &view.query,
+            into: None,
+        }),
+        Statement::CreateSink(sink) => Ok(Asked {
+            kind: Kind::Sink,
+            name: sink.name.clone(),
+            with: With::sort(&sink.options, &OF_SINKS, Scope::Sink, &format!("sink {}", sink.name))?,
+            query: &sink.query,
             into: None,
         }),
         Statement::Insert(insert) => {
@@ -249,7 +297,7 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
     }
 }
 
-/// What has the name already: relations share one space of names, jobs another, and a view is in both.
+/// What has the name already: relations share one space of names, jobs another, and a materialized view is in both.
 fn taken_by<'a>(session: &'a Session<'_>, asked: &Asked<'_>, at: Place) -> Result<Option<&'a Entry>> {
     let job = session.entries.iter().find(|e| e.kind.is_job() && e.name == asked.name);
     match (asked.kind, job) {
@@ -258,7 +306,8 @@ fn taken_by<'a>(session: &'a Session<'_>, asked: &Asked<'_>, at: Place) -> Resul
                 format!("job {0} is that of view {0}; name this one: INSERT INTO … WITH (job = '…')", asked.name);
             Err(Error::sql_at(message, Some(at)))
         }
-        (Kind::Insert, insert) => Ok(insert),
+        (Kind::Insert | Kind::Sink, job) => Ok(job),
+        (_, Some(sink)) if sink.kind == Kind::Sink => Ok(Some(sink)),
         (_, Some(insert)) if insert.kind == Kind::Insert => {
             let message = format!("{} is the name of an INSERT job; take another name for the view", asked.name);
             Err(Error::sql_at(message, Some(at)))

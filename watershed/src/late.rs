@@ -32,7 +32,7 @@ pub(crate) fn location(engine: &Engine, entries: &[Entry], name: &str) -> Option
 /// Where a job keeps its late and bad rows.
 pub(crate) fn of(engine: &Engine, entry: &Entry) -> String {
     match entry.kind {
-        Kind::Insert => tables::late_location_of_insert(engine, entry),
+        Kind::Insert | Kind::Sink => tables::late_location_of_job(engine, entry),
         _ => tables::late_location(&engine.location(entry)),
     }
 }

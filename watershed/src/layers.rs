@@ -54,6 +54,8 @@ pub(crate) type Values = Vec<(String, String)>;
 pub(crate) enum Scope {
     Source,
     Job,
+    /// A job whose result is a topic.
+    Sink,
 }
 
 /// The layers that are the same for every statement of a text, but for `SET`.
@@ -115,7 +117,7 @@ pub(crate) struct With {
     pub(crate) settings: Values,
     /// Options of the object store.
     pub(crate) store: BTreeMap<String, String>,
-    /// Options of a log and of its messages' format.
+    /// Options of a log, and for sources of its messages' format.
     pub(crate) log: BTreeMap<String, String>,
 }
 
@@ -128,14 +130,14 @@ impl With {
                 if with.own.insert(name.clone(), value.clone()).is_some() {
                     return Err(Error::sql(format!("{what}: option `{name}` is given twice; give it once")));
                 }
-            } else if stores::is_option(name) || (scope == Scope::Source && tails::is_option(name)) {
+            } else if (scope != Scope::Sink && stores::is_option(name)) || is_of_log(name, scope) {
                 if secrets::is_secret(name) && secrets::variable(value).is_none() {
                     return Err(Error::sql(format!(
                         "{what}: `{name}` would be written to the catalog; write {name} = '${{NAME}}', which keeps the name \
                          only, or give credentials in the environment or with --store-option"
                     )));
                 }
-                let of = if stores::is_option(name) { &mut with.store } else { &mut with.log };
+                let of = if is_of_log(name, scope) { &mut with.log } else { &mut with.store };
                 of.insert(name.clone(), value.clone());
             } else {
                 check_scope(name, scope, what)?;
@@ -152,6 +154,14 @@ impl With {
     }
 }
 
+fn is_of_log(name: &str, scope: Scope) -> bool {
+    match scope {
+        Scope::Source => tails::is_option(name),
+        Scope::Sink => tails::is_of_broker(name),
+        Scope::Job => false,
+    }
+}
+
 /// Refuses a setting where nobody would heed it; of names that are none, [`Settings::set`] knows better what to say.
 fn check_scope(name: &str, scope: Scope, what: &str) -> Result<()> {
     let refuse = |because: &str| Err(Error::sql(format!("{what}: `{name}` {because}")));
@@ -159,7 +169,9 @@ fn check_scope(name: &str, scope: Scope, what: &str) -> Result<()> {
         _ if OF_THE_PROCESS.contains(&name) => {
             refuse("is one for the whole process; give it with SET, as a flag or in the environment")
         }
-        Scope::Job if OF_SOURCES.contains(&name) => refuse("is a setting of sources; give it in CREATE SOURCE … WITH"),
+        Scope::Job | Scope::Sink if OF_SOURCES.contains(&name) => {
+            refuse("is a setting of sources; give it in CREATE SOURCE … WITH")
+        }
         Scope::Source if Settings::NAMES.contains(&name) && !OF_SOURCES.contains(&name) => {
             refuse("is a setting of jobs; give it in CREATE MATERIALIZED VIEW … WITH, or with SET")
         }

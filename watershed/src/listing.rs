@@ -113,7 +113,7 @@ pub(crate) async fn columns(session: &Session<'_>, name: &str) -> Result<Vec<Col
             let schema = table.rows.schema();
             return Ok(schema.fields().iter().map(|f| ColumnInfo::new(f.name(), f.data_type(), "")).collect());
         }
-        Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
+        Kind::Insert | Kind::Sink => return Err(Error::bug("an INSERT or a sink is no relation")),
     };
     let files = layout.file_schema.fields().iter().map(|f| {
         let note = if time.as_ref() == Some(f.name()) { "event time" } else { "" };

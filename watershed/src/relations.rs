@@ -53,7 +53,7 @@ pub(crate) async fn streaming(
                 known.planner.add_dimension(&entry.name, table.rows)?;
                 known.dimensions.insert(entry.name.clone(), table.version);
             }
-            Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
+            Kind::Insert | Kind::Sink => return Err(Error::bug("an INSERT or a sink is no relation")),
         }
     }
     known.register_stores(engine)?;
@@ -112,7 +112,7 @@ async fn once(
                 let table = dimensions::open(engine, layers, settings, entry).await?;
                 known.planner.add_table_provider(&entry.name, table.rows)?;
             }
-            Kind::Insert => return Err(Error::bug("an INSERT is no relation")),
+            Kind::Insert | Kind::Sink => return Err(Error::bug("an INSERT or a sink is no relation")),
         }
     }
     for name in names_reached(entries, query)? {
@@ -146,6 +146,7 @@ pub(crate) fn query_of(entry: &Entry) -> Result<Query> {
     match statement_of(entry)? {
         Statement::CreateView(view) => Ok(view.query),
         Statement::CreateMaterializedView(view) => Ok(view.query),
+        Statement::CreateSink(sink) => Ok(sink.query),
         Statement::Insert(insert) => Ok(insert.query),
         _ => Err(Error::bug(format!("the catalog's statement of {} {} has no query", entry.kind, entry.name))),
     }

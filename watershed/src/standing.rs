@@ -140,7 +140,10 @@ async fn job(engine: &Engine, session: &Session<'_>, entry: &Entry) -> Result<Jo
         state,
         trouble,
         run,
-        last_commit: last_commit(engine, &location).await,
+        last_commit: match entry.kind {
+            Kind::Sink => None,
+            _ => last_commit(engine, &location).await,
+        },
         left: left(engine, session, entry, checkpoint.as_ref()).await.ok(),
         location,
         checkpoint,

@@ -206,7 +206,7 @@ pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Re
     // The tombstone first: what is left of files when this is cut short is garbage, and no name points there.
     engine.catalog().drop(entry, engine.clock().id(), keep_table).await?;
     let (kind, name) = (entry.kind, &entry.name);
-    if matches!(kind, Kind::Source | Kind::View | Kind::ExternalTable | Kind::Insert) {
+    if matches!(kind, Kind::Source | Kind::View | Kind::ExternalTable | Kind::Insert | Kind::Sink) {
         return Ok(format!("dropped {kind} {name}"));
     }
     if kind == Kind::MaterializedView {
@@ -224,11 +224,11 @@ pub(crate) async fn drop(engine: &Engine, entry: &Entry, keep_table: bool) -> Re
     }
 }
 
-/// Drops an INSERT job.
+/// Drops an INSERT job or a sink.
 pub(crate) async fn forget_job(engine: &Engine, entry: &Entry) -> Result<()> {
     engine.catalog().drop(entry, engine.clock().id(), false).await?;
     forget_checkpoints(engine, entry).await?;
-    let late = late_location_of_insert(engine, entry);
+    let late = late_location_of_job(engine, entry);
     remove_table(engine, &late, entry).await.map(|_| ())
 }
 
@@ -237,16 +237,19 @@ pub(crate) fn late_location(location: &str) -> String {
     format!("{}_late", location.trim_end_matches('/'))
 }
 
-/// Several INSERTs may fill one table, and each keeps its rejected rows.
-pub(crate) fn late_location_of_insert(engine: &Engine, entry: &Entry) -> String {
+/// Several INSERTs may fill one table, and sinks have none: each job keeps its rejected rows by its own name.
+pub(crate) fn late_location_of_job(engine: &Engine, entry: &Entry) -> String {
     late_location(&engine.default_location(&entry.name))
 }
 
 /// Removes the checkpoints of an incarnation.
 pub(crate) async fn forget_checkpoints(engine: &Engine, entry: &Entry) -> Result<()> {
-    let (store, home) = engine.home();
-    let folder = home.clone().join("jobs").join(entry.name.as_str()).join(entry.incarnation.to_string());
-    remove(store.as_ref(), &folder).await
+    remove(engine.home().0.as_ref(), &job_folder(engine, entry)).await
+}
+
+/// Where a job keeps what is its own in the home.
+pub(crate) fn job_folder(engine: &Engine, entry: &Entry) -> Path {
+    engine.home().1.clone().join("jobs").join(entry.name.as_str()).join(entry.incarnation.to_string())
 }
 
 /// Removes a table's files if it is the entry's own; whether it is.

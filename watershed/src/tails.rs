@@ -32,7 +32,35 @@ const MESSAGE_COLUMNS: [&str; 3] = ["_payload", "_error", "_written_at"];
 
 /// Whether an option of `CREATE SOURCE … WITH` speaks of a log or a format.
 pub(crate) fn is_option(name: &str) -> bool {
-    name.starts_with(KAFKA) || watershed_formats::is_option(name)
+    is_of_broker(name) || watershed_formats::is_option(name)
+}
+
+/// Whether an option is one of librdkafka.
+pub(crate) fn is_of_broker(name: &str) -> bool {
+    name.starts_with(KAFKA)
+}
+
+/// Options of librdkafka by its own names, and those of a format, with what their secrets stand for.
+pub(crate) fn resolved(
+    options: &BTreeMap<String, String>,
+    variables: &BTreeMap<String, String>,
+) -> Result<(BTreeMap<String, String>, BTreeMap<String, String>)> {
+    let (mut kafka, mut of_format) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in options {
+        let value = match secrets::variable(value).filter(|_| secrets::is_secret(name)) {
+            Some(variable) => variables.get(variable).cloned().ok_or_else(|| {
+                Error::input(format!(
+                    "option {name}: variable ${{{variable}}} is not set; give it with --var or in the environment"
+                ))
+            })?,
+            None => value.clone(),
+        };
+        match name.strip_prefix(KAFKA) {
+            Some(property) => kafka.insert(property.to_string(), value),
+            None => of_format.insert(name.clone(), value),
+        };
+    }
+    Ok((kafka, of_format))
 }
 
 /// A log as it was declared.
@@ -79,22 +107,7 @@ impl DeclaredTail {
         derived: Option<(usize, Grain)>,
         variables: &BTreeMap<String, String>,
     ) -> Result<OpenTail> {
-        let mut kafka = BTreeMap::new();
-        let mut of_format = BTreeMap::new();
-        for (name, value) in &self.options {
-            let value = match secrets::variable(value).filter(|_| secrets::is_secret(name)) {
-                Some(variable) => variables.get(variable).cloned().ok_or_else(|| {
-                    Error::input(format!(
-                        "option {name}: variable ${{{variable}}} is not set; give it with --var or in the environment"
-                    ))
-                })?,
-                None => value.clone(),
-            };
-            match name.strip_prefix(KAFKA) {
-                Some(property) => kafka.insert(property.to_string(), value),
-                None => of_format.insert(name.clone(), value),
-            };
-        }
+        let (kafka, of_format) = resolved(&self.options, variables)?;
         let tail = log(&self.url, &kafka)?;
         let time = table
             .index_of(time_column)

@@ -16,6 +16,7 @@ use watershed_runtime::{RunRecord, RunState, last_run};
 
 use crate::catalog::{Entry, Kind};
 use crate::engine::{Engine, relation, shown};
+use crate::late;
 use crate::relations::{query_of, reached};
 use crate::tables;
 
@@ -89,13 +90,15 @@ fn locations(engine: &Engine, entries: &[Entry], job: &Entry) -> Result<BTreeSet
     let reads = reached(entries, &query_of(job)?)?;
     let mut found: BTreeSet<String> =
         reads.into_iter().filter(|entry| entry.kind != Kind::View).map(|entry| engine.location(entry)).collect();
-    if job.kind == Kind::Insert {
-        found.extend(relation(entries, &tables::insert_of(job)?.table).map(|table| engine.location(table)));
-        found.insert(tables::late_location_of_insert(engine, job));
-    } else {
-        let result = engine.location(job);
-        found.insert(tables::late_location(&result));
-        found.insert(result);
+    found.insert(late::of(engine, job));
+    match job.kind {
+        Kind::Insert => {
+            found.extend(relation(entries, &tables::insert_of(job)?.table).map(|table| engine.location(table)));
+        }
+        Kind::Sink => {}
+        _ => {
+            found.insert(engine.location(job));
+        }
     }
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! How the messages of a log become rows: JSON, CSV, Avro, or the bytes as they are.
+//! How the messages of a log become rows: JSON, CSV, Avro, or the bytes as they are. And how rows become messages: JSON.
 //!
 //! ```text
 //!  Messages ─┬─ facts: _offset, _part, _timestamp, _key ────────────────────────┐
@@ -14,6 +14,7 @@
 //! * `spare`: decoders that are used again.
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
 //! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
+//! * `encode`: the other way, from rows to messages.
 //!
 //! What holds for all formats:
 //!
@@ -48,6 +49,8 @@ mod text;
 
 mod number;
 
+mod encode;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,6 +58,7 @@ use arrow::datatypes::SchemaRef;
 use watershed_core::Result;
 use watershed_core::tail::Decode;
 
+pub use encode::Encoder;
 pub use options::is_option;
 
 /// A format and its options, as `CREATE SOURCE … WITH` has them.

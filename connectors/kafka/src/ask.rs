@@ -113,7 +113,7 @@ impl Asker {
         self.client.commit(&offsets, CommitMode::Async).map_err(failed)
     }
 
-    fn parts(&self) -> Result<Vec<Part>> {
+    pub(crate) fn parts(&self) -> Result<Vec<Part>> {
         self.ask(|| {
             let topic = &self.location.topic;
             let metadata = self.client.fetch_metadata(Some(topic), PATIENCE)?;

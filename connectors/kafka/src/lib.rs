@@ -1,9 +1,12 @@
-//! Kafka as the tail of a source: a topic is the log, its partitions are the parts.
+//! Kafka as the tail of a source, and as the result of a job: a topic is the log, its partitions are the parts.
 //!
 //! ```text
 //!  kafka://broker:9092/topic ──location, options──▶ KafkaTail ──ask──▶ what the topic has, and from when
 //!                                                       │
 //!                        librdkafka ──▶ fetch (a thread) ──gather──▶ reader ──▶ core's Messages
+//!
+//!  at least once:  messages ──outbox──▶ librdkafka ──▶ topic
+//!  exactly once:   messages ──staged──▶ a file ──(manifest)──▶ once: one transaction of the file and of the epoch's number
 //! ```
 //!
 //! Modules in reading order:
@@ -17,6 +20,10 @@
 //! * `fetch`: the thread that takes messages from librdkafka.
 //! * `reader`: the other end of that thread.
 //! * `tail`: all of it, as core sees it.
+//! * `outbox`: messages on their way to a topic, and what became of them.
+//! * `staged`: messages of an epoch in a file.
+//! * `once`: an epoch's transaction, and how it is found out whether it is there.
+//! * `sink`: all of it, as core sees it.
 //!
 //! What was decided here, and why:
 //!
@@ -27,6 +34,11 @@
 //! * A topic's id is read from what librdkafka logs, for there is no other door to it without unsafe code. A topic that was
 //!   made anew under its old name is noticed by it, also while it is being read.
 //! * Brokers that cannot be reached end nothing: librdkafka tries again for ever, and the log says so once.
+//!
+//! * A sink's epoch is known by a private group's offset on the topic's partition 0: a transaction commits it with the messages, so
+//!   it is there if and only if they are. No message says what epoch it is of.
+//! * A transaction is begun, and an older runner fenced by it, when an epoch is committed, not when a run begins: until then
+//!   whoever writes the next manifest wins, and a runner that loses that has done no harm.
 //!
 //! **Invariant:** what a reader hands over of a part is every message from the offset on that it was told, in order, once.
 //! Only what transactions took back and what compaction removed is left out.
@@ -51,4 +63,14 @@ mod reader;
 
 mod tail;
 
+mod outbox;
+
+mod staged;
+
+mod once;
+
+mod sink;
+
+pub use sink::{Delivery, KafkaSink};
+pub use staged::Staging;
 pub use tail::KafkaTail;

@@ -1,8 +1,8 @@
-//! Properties of librdkafka: what the user gave, what we add, and what nobody may set.
+//! Properties of librdkafka: what the user gave, what we add, and what nobody may set, of a source or of a sink.
 //!
 //! All that librdkafka knows is passed through by its own name, so that TLS, SASL, racks and the like need no word of ours.
 //!
-//! Invariant: the properties on which it depends that nothing is skipped are ours alone; and no text of an error holds a
+//! Invariant: the properties on which it depends that nothing is skipped, lost or doubled are ours alone; and no text of an error holds a
 //! value that may be a secret.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use watershed_core::{Error, Result, secrets};
 
 use crate::location::Location;
 
-/// What the user may not set, and why.
+/// What the user of a source may not set, and why.
 const OURS: [(&str, &str); 11] = [
     ("bootstrap.servers", BROKERS),
     ("metadata.broker.list", BROKERS),
@@ -29,6 +29,30 @@ const OURS: [(&str, &str); 11] = [
     ("plugin.library.paths", "Watershed loads no code that a statement names"),
 ];
 
+/// What the user of a sink may not set, and why.
+const OF_SINKS: [(&str, &str); 13] = [
+    ("bootstrap.servers", BROKERS),
+    ("metadata.broker.list", BROKERS),
+    ("acks", DURABLE),
+    ("request.required.acks", DURABLE),
+    ("enable.idempotence", DURABLE),
+    (
+        "partitioner",
+        "messages lie where producers in Java would put them; have a key (key = 'column') by which they are placed",
+    ),
+    ("transactional.id", TRANSACTIONS),
+    ("group.id", TRANSACTIONS),
+    ("group.instance.id", TRANSACTIONS),
+    ("isolation.level", TRANSACTIONS),
+    ("enable.auto.commit", TRANSACTIONS),
+    ("delivery.report.only.error", DURABLE),
+    ("plugin.library.paths", "Watershed loads no code that a statement names"),
+];
+
+const DURABLE: &str = "Watershed has every message acknowledged by all replicas in sync, once and in order";
+
+const TRANSACTIONS: &str = "say delivery = 'exactly once', and the transactions are Watershed's affair";
+
 const BROKERS: &str = "the brokers stand in the location, kafka://broker:9092,broker2:9092/topic";
 
 const POSITIONS: &str = "a job's place in a topic is kept in its checkpoints; give group.id, and it is reported to that \
@@ -39,6 +63,13 @@ const MEMBERS: &str = "Watershed reads all partitions itself and is no member of
 /// Kerberos and OAuth would need libraries that are not built in.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
+/// How long messages that are produced wait for others to go with them.
+const LINGER: u32 = 5;
+
+/// How long a transaction may be open, which is as long as its readers wait: an epoch has to be produced in it, and brokers
+/// allow 15 minutes unless they are told otherwise.
+const TRANSACTION: u32 = 10 * 60 * 1000;
+
 /// Bytes of messages that wait in librdkafka, of all parts together; and a part's share at least and at most.
 const WAITING: usize = 64 << 20;
 const SHARE: (usize, usize) = (1 << 20, 16 << 20);
@@ -47,10 +78,13 @@ const SHARE: (usize, usize) = (1 << 20, 16 << 20);
 const WAITING_MESSAGES: usize = 200_000;
 const SHARE_MESSAGES: (usize, usize) = (1_000, 100_000);
 
+/// A message that is larger never leaves.
+const LARGEST: usize = 32 << 20;
+
 /// Of one part in one answer, at least and at most; a message that is larger comes all the same.
 const FETCH: (usize, usize) = (64 << 10, 1 << 20);
 
-/// The properties of one tail.
+/// The properties of one tail, or of one sink.
 #[derive(Clone)]
 pub(crate) struct Options {
     location: Location,
@@ -59,8 +93,16 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn new(location: &Location, given: &BTreeMap<String, String>) -> Result<Options> {
+        Options::besides(&OURS, location, given)
+    }
+
+    pub(crate) fn of_sink(location: &Location, given: &BTreeMap<String, String>) -> Result<Options> {
+        Options::besides(&OF_SINKS, location, given)
+    }
+
+    fn besides(ours: &[(&str, &str)], location: &Location, given: &BTreeMap<String, String>) -> Result<Options> {
         for name in given.keys() {
-            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == name) {
+            if let Some((_, why)) = ours.iter().find(|(ours, _)| ours == name) {
                 return Err(Error::input(format!("`{}`: leave out the property {name}: {why}", location.text)));
             }
         }
@@ -118,6 +160,34 @@ impl Options {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
         ] {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// For producing: in transactions, if they have a name.
+    pub(crate) fn producing(&self, transactions: Option<&str>) -> ClientConfig {
+        let mut config = self.common();
+        self.unless_given(&mut config, &["linger.ms", "queue.buffering.max.ms"], LINGER);
+        self.unless_given(&mut config, &["queue.buffering.max.kbytes"], WAITING >> 10);
+        // What a topic takes is the topic's to say.
+        self.unless_given(&mut config, &["message.max.bytes"], LARGEST);
+        for (name, value) in [("acks", "all"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")] {
+            config.set(name, value);
+        }
+        if let Some(name) = transactions {
+            self.unless_given(&mut config, &["transaction.timeout.ms"], TRANSACTION);
+            config.set("transactional.id", name);
+        }
+        config
+    }
+
+    /// For reading what a group has committed. What a transaction is about to commit is waited for.
+    pub(crate) fn group(&self, name: &str) -> ClientConfig {
+        let mut config = self.common();
+        for (name, value) in
+            [("group.id", name), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")]
+        {
             config.set(name, value);
         }
         config
@@ -223,6 +293,21 @@ mod tests {
         assert_eq!(config.get("debug"), Some("fetch,metadata"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("group.id"), Some("watershed"));
+    }
+
+    #[test]
+    fn a_sink_is_durable_whatever_is_given() {
+        let location = Location::parse("kafka://broker:9092/topic").unwrap();
+        let of = |name: &str, value: &str| Options::of_sink(&location, &BTreeMap::from([(name.into(), value.into())]));
+        for (name, why) in OF_SINKS {
+            let said = of(name, "x").err().unwrap().to_string();
+            assert!(said.contains(name) && said.contains(why), "{said}");
+        }
+        let config = of("transaction.timeout.ms", "7000").unwrap().producing(Some("me"));
+        let has =
+            ["acks", "enable.idempotence", "partitioner", "transactional.id", "transaction.timeout.ms", "linger.ms"];
+        assert_eq!(has.map(|name| config.get(name).unwrap()), ["all", "true", "murmur2_random", "me", "7000", "5"]);
+        assert_eq!(of("linger.ms", "90").unwrap().producing(None).get("transactional.id"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What an error of librdkafka means for a reader, and how it is worded.
+//! What an error of librdkafka means, for a reader and for a producer, and how it is worded.
 //!
 //! Three kinds matter. What passes by itself, since librdkafka tries again for ever. What went wrong with access or the
 //! environment. And what would mean to skip messages, if reading went on: that stops.
@@ -149,9 +149,41 @@ pub(crate) fn went_back(location: &Location, part: Part, next: i64, came: i64) -
 pub(crate) fn denied(location: &Location, code: Code) -> Error {
     let Location { text, topic, .. } = location;
     Error::input(format!(
-        "`{text}`: the brokers do not permit it ({code}): allow this user Describe and Read on topic `{topic}`, or give other \
+        "`{text}`: the brokers do not permit it ({code}): allow this user Describe on topic `{topic}`, and Read \
+         for a source or Write for a sink, or give other \
          credentials as properties (sasl.username, sasl.password, ssl.certificate.location, …)"
     ))
+}
+
+/// Why a message of so many bytes was not delivered, or why nothing could be produced.
+pub(crate) fn undelivered(location: &Location, code: Code, bytes: usize) -> Error {
+    let Location { text, topic, .. } = location;
+    match (trouble(code), code) {
+        (Trouble::Gone, _) => Error::stopped(format!(
+            "`{text}`: topic `{topic}` is no longer there ({code}): create it again, and run again"
+        )),
+        (Trouble::Denied, _) => denied(location, code),
+        (_, Code::TransactionalIdAuthorizationFailed | Code::GroupAuthorizationFailed) => Error::input(format!(
+            "`{text}`: the brokers do not permit it ({code}): for delivery = 'exactly once' allow this user Describe and Write \
+             on transactional ids, and Describe and Read on groups, that begin with watershed-"
+        )),
+        (_, Code::InvalidTransactionTimeout) => Error::input(format!(
+            "`{text}`: the brokers do not let transactions be open for so long ({code}): give kafka.transaction.timeout.ms of at \
+             most their transaction.max.timeout.ms"
+        )),
+        (_, Code::MessageSizeTooLarge) => Error::input(format!(
+            "`{text}`: a message of {bytes} bytes is more than the topic takes, or those that were sent with it are ({code}): raise \
+             max.message.bytes of topic `{topic}` and run again, which goes on; or give a smaller kafka.batch.size"
+        )),
+        (_, Code::InvalidRecord) => Error::input(format!(
+            "`{text}`: the brokers do not take a message of {bytes} bytes ({code}): a topic that is compacted wants a key (key = \
+             'column, …')"
+        )),
+        (_, Code::PolicyViolation) => {
+            Error::input(format!("`{text}`: a policy of the brokers forbids a message ({code})"))
+        }
+        _ => Error::storage_unknown("could not produce to", text, code.to_string()),
+    }
 }
 
 /// Why asking about a topic failed. `said` is the latest that librdkafka told of connections.

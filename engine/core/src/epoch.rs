@@ -189,7 +189,7 @@ pub fn decide_commit(epoch: u64, after: Option<u64>, found: Option<u64>) -> Comm
         (None, None) => CommitDecision::Commit,
         (Some(f), Some(a)) if f == a => CommitDecision::Commit,
         (None, Some(a)) => CommitDecision::Stop(format!(
-            "its transaction record is gone (epoch {a} was committed before): the table was removed, recreated or restored, or expired it"
+            "its transaction record is gone (epoch {a} was committed before): it was removed, recreated or restored, or expired the record"
         )),
         (Some(f), Some(a)) => {
             CommitDecision::Stop(format!("it stands at epoch {f}, but epoch {a} was committed before"))

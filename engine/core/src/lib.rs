@@ -19,7 +19,7 @@
 //! * [`widen`]: which type holds the values of another.
 //! * [`change`]: change batches, inserts or weighted.
 //! * [`operator`]: the seam of stateful operators.
-//! * [`sink`]: the seam of result tables: data files, prepared commits, commits.
+//! * [`sink`]: the seam of results, tables and logs: files, prepared commits, commits.
 //! * [`epoch`]: manifests, and the pure decisions of recovery.
 //! * [`settings`]: every setting a user can give, in one table.
 //! * [`secrets`]: which options hold secrets, and how statements speak of them.

@@ -1,4 +1,7 @@
-//! The seam of result tables: rows go into data files at once, become visible by one commit an epoch, and never twice.
+//! The seam of results: rows go into files at once, become visible by one commit an epoch, and never twice.
+//!
+//! A result is a table, or a log, to which each row is a message. A log has no snapshot to commit on, so its epochs wait in
+//! staged files; a log without commits promises less, writes as rows come, and prepares nothing.
 //!
 //! The order is fixed (design §6): data files, prepared commit, manifest, commit. A [`PreparedCommit`] is logical: it says
 //! which files the epoch adds; what it takes to make them visible is computed against the snapshot the commit is made on.
@@ -6,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -15,10 +19,10 @@ use crate::history::DeletionVector;
 use crate::tail::Part;
 use crate::time::EventTime;
 
-/// A data file that was written whole and waits to be committed.
+/// A data file, or a file of staged messages, that was written whole and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WrittenFile {
-    /// Path relative to the table's root.
+    /// Path relative to the table's root, or to where messages are staged.
     pub path: String,
     pub size: u64,
     pub rows: u64,
@@ -78,6 +82,18 @@ impl PreparedCommit {
     }
 }
 
+/// Rows as a log takes them, a message each. Without a `key` a message is anybody's; without a `payload` it is a tombstone, by
+/// which its key is deleted.
+///
+/// | column | type |
+/// |---|---|
+/// | `key` | Binary, nullable |
+/// | `payload` | Binary, nullable |
+pub fn message_schema() -> SchemaRef {
+    let column = |name: &str| Field::new(name, DataType::Binary, true);
+    Arc::new(Schema::new(vec![column("key"), column("payload")]))
+}
+
 /// By what a table recognises an epoch's commit: application id `watershed/{incarnation}/{sink}`, version the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitIdentity {
@@ -109,13 +125,13 @@ pub trait EpochWriter: Send + Sync {
     async fn finish(&self) -> Result<PreparedCommit>;
 }
 
-/// A result table.
+/// A result: a table, or a log.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// The table's name in the job, the last part of the application id.
+    /// The result's name in the job, the last part of the application id.
     fn name(&self) -> &str;
 
-    /// Where the table lies, for messages.
+    /// Where it lies, for messages.
     fn location(&self) -> &str;
 
     /// Starts an epoch's files.

@@ -90,7 +90,7 @@ pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
 pub use sql::parse::parse;
 pub use sql::statement::{
-    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat,
-    Insert, Kind, Options, Parsed, Statement,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateTable, CreateView, Drop,
+    ExternalFormat, Insert, Kind, Options, Parsed, Statement,
 };
 pub use tables::files_table;

@@ -132,9 +132,7 @@ async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Resu
 
 fn not_as_left(sink: &dyn Sink, why: &str) -> Error {
     let location = sink.location();
-    Error::stopped(format!(
-        "table {location}: {why}; put it back as it was, or compute the view anew with CREATE OR REPLACE"
-    ))
+    Error::stopped(format!("{location}: {why}; put it back as it was, or compute it anew with CREATE OR REPLACE"))
 }
 
 async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -> Result<Start> {

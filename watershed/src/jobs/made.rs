@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryReservation;
+use watershed_core::sink::Sink;
 use watershed_core::{Error, Result};
 use watershed_lake::{Create, DeltaSink, SinkOptions, TableSpec};
 use watershed_runtime::{Context, Goal, Job, Summary};
 
-use super::{Planned, Standing};
+use super::{Output, Planned, Standing};
 use crate::bindings;
 use crate::catalog::Kind;
 use crate::engine::{Engine, RunOptions};
@@ -32,11 +33,13 @@ pub(crate) struct Made {
 /// Writes the catalog and the tables, and puts the job together, which is one of so many.
 pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
     let engine = session.engine;
-    let Planned { name, location, late, standing, settings, parallelism, lowered, known, mut table, columns, archive } =
-        planned;
+    let Planned { name, location, late, standing, settings, parallelism, lowered, known, output, archive } = planned;
     let (entry, create) = match standing {
         Standing::Resume(entry) => {
-            let create = tables::create_for(engine, &entry).await?;
+            let create = match entry.kind {
+                Kind::Sink => Create::AtFirstRows,
+                _ => tables::create_for(engine, &entry).await?,
+            };
             (entry, create)
         }
         Standing::New(draft) => (engine.catalog().put(draft).await?, Create::Now),
@@ -49,7 +52,6 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     session.remember(entry.clone());
     if entry.kind == Kind::MaterializedView {
         tables::clear_for(engine, &location, &entry).await?;
-        table.owner = Some(entry.incarnation);
     }
     tables::clear_for(engine, &late, &entry).await?;
     let tasks = known.planner.task_context();
@@ -63,7 +65,19 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         ..SinkOptions::default()
     };
     let clock = engine.clock();
-    let result = DeltaSink::open(engine.stores(), RESULT, &location, table, options, clock.clone()).await?;
+    let sink: Arc<dyn Sink> = match output {
+        Output::Topic(topic) => topic.open(engine, &entry).await?,
+        Output::Table { mut spec, columns } => {
+            spec.owner = (entry.kind == Kind::MaterializedView).then_some(entry.incarnation);
+            let table = DeltaSink::open(engine.stores(), RESULT, &location, spec, options, clock.clone()).await?;
+            match columns {
+                Some(columns) => {
+                    Arc::new(bindings::Changed::new(Arc::new(table), move |rows| bindings::renamed(rows, &columns)))
+                }
+                None => Arc::new(table),
+            }
+        }
+    };
     let reads_log = known.sources.values().any(|source| source.tail.is_some());
     let rejected_rows = tails::rejected_schema(&lowered.rejected, reads_log);
     let storable = Storable::of(&rejected_rows);
@@ -83,12 +97,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         incarnation: entry.incarnation,
         inputs,
         dimensions: known.dimensions,
-        sink: match columns {
-            Some(columns) => {
-                Arc::new(bindings::Changed::new(Arc::new(result), move |rows| bindings::renamed(rows, &columns)))
-            }
-            None => Arc::new(result),
-        },
+        sink,
         rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| {
             storable.rows(&tails::widened(rows, &rejected_rows)?)
         })),

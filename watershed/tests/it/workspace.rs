@@ -6,16 +6,29 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every member and the members it may depend on; dev-dependencies are exempt.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("watershed-core", &[]),
     ("watershed-operators", &["watershed-core"]),
     ("watershed-plan", &["watershed-core", "watershed-operators"]),
     ("watershed-runtime", &["watershed-core"]),
     ("watershed-lake", &["watershed-core"]),
+    ("watershed-formats", &["watershed-core"]),
+    ("watershed-kafka", &["watershed-core"]),
     // Reads and computes by itself, to be compared with.
     ("watershed-peer", &[]),
     ("watershed-writer", &["watershed-core", "watershed-lake"]),
-    ("watershed", &["watershed-core", "watershed-lake", "watershed-operators", "watershed-plan", "watershed-runtime"]),
+    (
+        "watershed",
+        &[
+            "watershed-core",
+            "watershed-formats",
+            "watershed-kafka",
+            "watershed-lake",
+            "watershed-operators",
+            "watershed-plan",
+            "watershed-runtime",
+        ],
+    ),
 ];
 
 /// Crates that only one member may name.

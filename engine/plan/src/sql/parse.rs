@@ -12,8 +12,8 @@ use watershed_core::time::Span;
 
 use super::place::{place, span_place};
 use super::statement::{
-    Backfill, CreateExternalTable, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, ExternalFormat,
-    Insert, Kind, Options, Parsed, Statement,
+    Backfill, CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateTable, CreateView, Drop,
+    ExternalFormat, Insert, Kind, Options, Parsed, Statement,
 };
 use super::variables::substitute;
 use super::{columns, window_tables};
@@ -126,6 +126,14 @@ impl Statements<'_> {
             let view = CreateMaterializedView { name, or_replace, if_not_exists, options, query };
             return Ok(Statement::CreateMaterializedView(view));
         }
+        if self.word("SINK") {
+            let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+            let name = self.name("the name of the sink")?;
+            let options = self.options()?;
+            self.expect_word("AS", "WITH (topic = '…', …) AS and a query")?;
+            let sink = CreateSink { name, or_replace, if_not_exists, options, query: self.query()? };
+            return Ok(Statement::CreateSink(sink));
+        }
         if self.word("VIEW") {
             let name = self.name("the name of the view")?;
             self.expect_word("AS", "AS and a query")?;
@@ -137,7 +145,7 @@ impl Statements<'_> {
         if self.words(&["EXTERNAL", "TABLE"]) {
             return self.create_external_table(or_replace);
         }
-        Err(unexpected("SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE", self.parser.peek_token_ref()))
+        Err(unexpected("SOURCE, MATERIALIZED VIEW, VIEW, SINK, TABLE or EXTERNAL TABLE", self.parser.peek_token_ref()))
     }
 
     fn create_source(&mut self, or_replace: bool) -> Result<Statement> {
@@ -287,9 +295,11 @@ impl Statements<'_> {
             Kind::Table
         } else if self.word("SOURCE") {
             Kind::Source
+        } else if self.word("SINK") {
+            Kind::Sink
         } else {
             return Err(unexpected(
-                "SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW",
+                "SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or SINK",
                 self.parser.peek_token_ref(),
             ));
         };

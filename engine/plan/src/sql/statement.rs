@@ -29,6 +29,7 @@ pub type Options = Vec<(String, String)>;
 pub enum Statement {
     CreateSource(CreateSource),
     CreateMaterializedView(CreateMaterializedView),
+    CreateSink(CreateSink),
     CreateTable(CreateTable),
     CreateExternalTable(CreateExternalTable),
     CreateView(CreateView),
@@ -70,6 +71,16 @@ pub struct CreateSource {
 /// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (…)] AS query`
 #[derive(Clone, Debug)]
 pub struct CreateMaterializedView {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub options: Options,
+    pub query: ast::Query,
+}
+
+/// `CREATE [OR REPLACE] SINK [IF NOT EXISTS] name WITH (topic = '…', …) AS query`
+#[derive(Clone, Debug)]
+pub struct CreateSink {
     pub name: String,
     pub or_replace: bool,
     pub if_not_exists: bool,
@@ -136,7 +147,7 @@ pub struct Insert {
     pub query: ast::Query,
 }
 
-/// `DROP SOURCE | TABLE | EXTERNAL TABLE | VIEW | MATERIALIZED VIEW [IF EXISTS] name [KEEP TABLE]`
+/// `DROP SOURCE | TABLE | EXTERNAL TABLE | VIEW | MATERIALIZED VIEW | SINK [IF EXISTS] name [KEEP TABLE]`
 #[derive(Clone, Debug)]
 pub struct Drop {
     pub kind: Kind,
@@ -153,6 +164,7 @@ pub enum Kind {
     ExternalTable,
     View,
     MaterializedView,
+    Sink,
 }
 
 impl fmt::Display for Kind {
@@ -163,6 +175,7 @@ impl fmt::Display for Kind {
             Kind::ExternalTable => "EXTERNAL TABLE",
             Kind::View => "VIEW",
             Kind::MaterializedView => "MATERIALIZED VIEW",
+            Kind::Sink => "SINK",
         })
     }
 }
@@ -187,6 +200,12 @@ impl fmt::Display for Statement {
             Statement::CreateMaterializedView(s) => {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
                 write!(f, "CREATE {replace}MATERIALIZED VIEW {unless}{}", name(&s.name))?;
+                options(f, &s.options)?;
+                write!(f, " AS {}", s.query)
+            }
+            Statement::CreateSink(s) => {
+                let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
+                write!(f, "CREATE {replace}SINK {unless}{}", name(&s.name))?;
                 options(f, &s.options)?;
                 write!(f, " AS {}", s.query)
             }

@@ -101,7 +101,7 @@ fn errors_point_at_their_place() {
         ("CREATE TABLE t (a INT DEFAULT 1)", "line 1, column 17: a: DEFAULT 1 is not supported yet"),
         (
             "CREATE INDEX i ON t (a)",
-            "line 1, column 8: expected SOURCE, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE",
+            "line 1, column 8: expected SOURCE, MATERIALIZED VIEW, VIEW, SINK, TABLE or EXTERNAL TABLE",
         ),
         ("INSERT INTO t (a) SELECT 1", "line 1, column 15: a list of columns is not supported yet"),
         ("DROP TABLE t KEEP TABLE", "line 1, column 14: KEEP TABLE goes with"),
@@ -133,4 +133,15 @@ fn a_key_is_kept_however_it_was_written() {
     assert_eq!(constraint, "CREATE TABLE t (a INT, \"B\" INT, PRIMARY KEY (\"B\", a))");
     assert_eq!(text(&constraint), constraint);
     assert_eq!(text("CREATE TABLE t (a INT PRIMARY KEY)"), "CREATE TABLE t (a INT, PRIMARY KEY (a))");
+}
+
+#[test]
+fn a_sink_is_read_back_as_it_is_written() {
+    let text = "CREATE OR REPLACE SINK IF NOT EXISTS out WITH (topic = 'kafka://b:9092/t', kafka.linger.ms = '9') AS SELECT a FROM s";
+    let parsed = parse(text, &|_| None).unwrap().remove(0);
+    let Statement::CreateSink(sink) = &parsed.statement else { panic!("{parsed:?}") };
+    assert!(sink.or_replace && sink.if_not_exists && sink.options.len() == 2);
+    assert_eq!(parsed.text, text);
+    let dropped = parse("drop sink if exists out", &|_| None).unwrap().remove(0);
+    assert!(matches!(&dropped.statement, Statement::Drop(d) if d.kind == Kind::Sink && d.if_exists));
 }

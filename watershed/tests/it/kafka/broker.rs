@@ -21,6 +21,8 @@ pub(crate) mod topics;
 
 mod tests;
 
+pub(crate) use topics::Record;
+
 /// As MinIO's: the broker ends with whoever holds the pipe. Its codecs unpack themselves into the temporary folder.
 const KEEPER: &str = r#"
 java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.io.tmpdir="$2" -Dlog4j2.level=WARN \

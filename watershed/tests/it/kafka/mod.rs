@@ -8,4 +8,8 @@ mod kills;
 
 mod messages;
 
+mod sink;
+
+mod sink_killed;
+
 mod world;

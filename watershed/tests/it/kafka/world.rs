@@ -148,7 +148,7 @@ impl<'a> World<'a> {
         command
     }
 
-    fn sql(&self, parts: &[&str]) -> String {
+    pub(super) fn sql(&self, parts: &[&str]) -> String {
         let file = self.dir.path().join(format!("{:x}.sql", mix(parts.concat().len() as u64)));
         fs::write(&file, parts.concat()).unwrap();
         file.display().to_string()

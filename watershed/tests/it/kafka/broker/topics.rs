@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -55,6 +57,13 @@ impl Broker {
         let made = block_on(admin.create_partitions([&new], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|topic| drop(topic.unwrap()));
         wait_for(&admin, topic, Some(total));
+    }
+
+    /// Gives a topic this property, and all others the broker's.
+    pub(crate) fn configure(&self, topic: &str, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let altered = block_on(self.admin().alter_configs([&change], &AdminOptions::new())).unwrap();
+        altered.into_iter().for_each(|topic| drop(topic.unwrap()));
     }
 
     pub(crate) fn delete(&self, topic: &str) {
