@@ -151,7 +151,7 @@ impl Messages {
             (drawn >> 26) % 10_000,
             (drawn >> 40) % 1000,
             (drawn >> 50) % 100,
-            (drawn >> 57) % 2 == 0,
+            (drawn >> 57).is_multiple_of(2),
         );
         let mut letters = mix(drawn);
         while text.len() + 2 < self.size {
