@@ -23,16 +23,35 @@ SELECT 'a;b' AS x;
 CREATE EXTERNAL TABLE IF NOT EXISTS airports (iata VARCHAR NOT NULL, lat DOUBLE) STORED AS CSV LOCATION '${ROOT}/airports.csv'
   WITH (delimiter = ';');
 create or replace external table d stored as delta with (endpoint = 'http://h') location 'd';
-DROP EXTERNAL TABLE airports";
+DROP EXTERNAL TABLE airports;
+create source log (At TIMESTAMP, city VARCHAR NOT NULL, watermark for at as at - interval '1 minute', _offset BIGINT)
+  with (tail = 'kafka://b/t', format = json, kafka.Security.protocol = 'ssl', kafka.sasl.password = '${PASSWORD}');
+explain handover log";
 
 fn script() -> Vec<watershed_plan::Parsed> {
-    parse(SCRIPT, &|name| (name == "ROOT").then(|| "s3://it's".to_string())).unwrap()
+    parse(SCRIPT, &|name| {
+        let known = [("ROOT", "s3://it's"), ("PASSWORD", "secret")];
+        known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+    })
+    .unwrap()
 }
 
 #[test]
 fn a_text_is_split_into_statements() {
     let all = script();
-    assert_eq!(all.len(), 16);
+    assert_eq!(all.len(), 18);
+    let Statement::CreateSource(log) = &all[16].statement else { panic!("{:?}", all[16]) };
+    let columns: Vec<_> =
+        log.columns.iter().flat_map(|c| c.fields()).map(|f| (f.name().as_str(), f.is_nullable())).collect();
+    assert_eq!(columns, [("at", true), ("city", false), ("_offset", true)]);
+    assert_eq!((log.time_column.as_deref(), log.delay), (Some("at"), Span::MINUTE));
+    let options: Vec<_> = log.options.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(
+        options[2..],
+        [("kafka.security.protocol", "ssl"), ("kafka.sasl.password", "${PASSWORD}")],
+        "a secret keeps its variable's name"
+    );
+    assert!(matches!(&all[17].statement, Statement::Handover(name) if name == "log"));
     assert!(matches!(&all[0].statement, Statement::Set { name, value } if name == "parallelism" && value == "4"));
     let Statement::CreateSource(source) = &all[1].statement else { panic!("{:?}", all[1]) };
     assert_eq!((source.name.as_str(), source.time_column.as_deref()), ("flights", Some("date")));
@@ -67,7 +86,7 @@ fn a_text_is_split_into_statements() {
 #[test]
 fn the_normalised_text_reads_back_as_the_same() {
     for parsed in script() {
-        let again = parse(&parsed.text, &|_| None).unwrap();
+        let again = parse(&parsed.text, &|name| Some(format!("${{{name}}}"))).unwrap();
         assert_eq!(again.len(), 1, "{}", parsed.text);
         assert_eq!(again[0].text, parsed.text);
     }
@@ -85,7 +104,14 @@ fn errors_point_at_their_place() {
     let cases = [
         ("SELECT 1;\n  FROB x", "line 2, column 3: expected a statement"),
         ("CREATE SOURCE s (a INT) WITH (lake = 'x')", "line 1, column 18: expected WATERMARK FOR"),
-        ("CREATE SOURCE s WITH (lake = 'x', tail = 'kafka://b/t')", "line 1, column 17: tail: not supported yet"),
+        (
+            "CREATE SOURCE s (a INT) WITH (lake = 'x', tail = 'kafka://b/t')",
+            "line 1, column 18: a source with a lake has the columns of its table",
+        ),
+        (
+            "CREATE SOURCE s (a INT PRIMARY KEY) WITH (tail = 't')",
+            "line 1, column 18: PRIMARY KEY: a log has every message",
+        ),
         ("CREATE SOURCE s (WATERMARK FOR a AS b) WITH (lake='x')", "line 1, column 37: a watermark is written"),
         (
             "CREATE SOURCE s (WATERMARK FOR a AS a - INTERVAL '1 month')",
