@@ -1,7 +1,9 @@
-//! The tail on a broker, from outside. `WATERSHED_TEST_KAFKA_AT=127.0.0.1:9092` names one that tests may make topics on and
-//! that runs with `auto.create.topics.enable=false`; without it they say that they were skipped.
+//! The tail on a broker, from outside: one that `WATERSHED_KAFKA` has the jars of, or that runs at `WATERSHED_TEST_KAFKA_AT`
+//! with `auto.create.topics.enable=false`. Without either these tests say that they were skipped.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on says so best by stopping there.
+
+mod broker;
 
 mod topic;
 
@@ -10,7 +12,3 @@ mod asking;
 mod reading;
 
 mod ending;
-
-mod outage;
-
-mod pace;

@@ -18,6 +18,8 @@ use watershed_core::tail::{Messages, Part, TailReader};
 use watershed_core::{Error, Result};
 use watershed_kafka::KafkaTail;
 
+use crate::broker;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Topic {
@@ -35,13 +37,9 @@ pub(crate) struct Read {
 }
 
 impl Topic {
-    /// `None`, and a word about it, where no broker is named.
+    /// `None`, and a word about it, where there is no broker.
     pub(crate) fn new(parts: i32, config: &[(&str, &str)]) -> Option<Topic> {
-        let Some(at) = std::env::var("WATERSHED_TEST_KAFKA_AT").ok().filter(|at| !at.is_empty()) else {
-            println!("skipped: WATERSHED_TEST_KAFKA_AT names no broker");
-            return None;
-        };
-        let topic = Topic { at, name: format!("t{}", SystemClock::default().id()) };
+        let topic = Topic { at: broker::at()?, name: format!("t{}", SystemClock::default().id()) };
         topic.make(parts, config);
         Some(topic)
     }
