@@ -1,3 +1,5 @@
+//! CSV: fields by position, other dialects, and records that are malformed without touching those beside them.
+
 use crate::{check, open};
 
 #[test]

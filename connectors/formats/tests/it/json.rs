@@ -1,3 +1,5 @@
+//! JSON: what one object comes to, column by column, and that what is none is malformed and shifts nothing.
+
 use crate::{check, messages, open};
 
 #[test]

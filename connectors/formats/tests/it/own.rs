@@ -1,3 +1,5 @@
+//! The columns that are the message's own, `_offset`, `_part`, `_timestamp` and `_key`: never the payload's.
+
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, TimestampMillisecondArray};

@@ -1,3 +1,5 @@
+//! Raw payloads: the bytes as they are, of tombstones too.
+
 use crate::{check, messages, open, shown};
 
 #[test]

@@ -1,3 +1,5 @@
+//! The decisions of reading a log, case by case, and drawn: no part is read far ahead of one that has more.
+
 use proptest::prelude::*;
 
 use super::*;
