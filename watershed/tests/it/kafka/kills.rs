@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::broker::Broker;
-use super::world::{ARCHIVE, BOTH, DECLARED, World, hours, rides};
+use super::world::{ARCHIVE, BOTH, DECLARED, World, all_said, hours, rides};
 use crate::oracle::facts::Dice;
 
 /// Rounds of killing both jobs.
@@ -54,6 +54,26 @@ fn killed_anywhere_nothing_is_lost_and_nothing_is_twice() {
     world.run(&[DECLARED, BOTH], &["--final"]);
     assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0, "seed {seed}");
     assert_eq!(world.hourly(), hours(&all), "seed {seed}");
+}
+
+#[test]
+fn a_signal_ends_a_live_run_with_everything_committed() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "signalled", 2);
+    let all = rides(16, 0..1_000, 30);
+    world.produce(&all[..1_000]);
+    for signal in ["-INT", "-TERM"] {
+        // Commits only when it has to: what is read is committed because of the signal.
+        let job = world.start(&[DECLARED, ARCHIVE], &["--commit-interval", "1 hour"]);
+        thread::sleep(Duration::from_millis(2_500));
+        let id = job.id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let out = job.wait_with_output().unwrap();
+        assert!(out.status.success(), "{signal}: {} {}", out.status, all_said(&out));
+        world.archived(1_000);
+    }
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.archived(1_000);
 }
 
 #[test]
