@@ -114,7 +114,7 @@ pub(crate) async fn of(engine: &Engine, name: &str, forgets: Option<Forgets>) ->
     let mut found = vec![];
     for source in sources {
         let source = open_source(engine, &session.layers, source).await?;
-        if source.tail.is_some() && source.has_history() {
+        if source.tail.is_some() && source.has_history {
             found.push(handover(engine, &source, forgets).await?);
         }
     }

@@ -24,7 +24,7 @@ use crate::tails;
 const PREFIX: &str = "WATERSHED_";
 
 /// Names in the environment that are not settings: the command line's own, and those of scripts around it.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "home",
     "log",
     "log_format",
@@ -37,6 +37,7 @@ const RESERVED: [&str; 15] = [
     "kafka",
     "on",
     "chaos",
+    "keyed",
     "seed",
     "queries",
     "slt",

@@ -95,7 +95,7 @@ async fn once(
         match entry.kind {
             Kind::Source => {
                 let source = open_source(engine, layers, entry).await?;
-                if !source.has_history() {
+                if !source.has_history {
                     return Err(Error::input(format!(
                         "{0} is a log, which a query that runs once cannot read; make a view over it, or an archive (INSERT INTO \
                          a table SELECT … FROM {0})",
@@ -232,7 +232,7 @@ impl Known {
     }
 
     fn register_stores(&self, engine: &Engine) -> Result<()> {
-        for source in self.sources.values().filter(|source| source.has_history()) {
+        for source in self.sources.values().filter(|source| source.has_history) {
             let runtime = self.planner.task_context().runtime_env();
             engine.place(&source.stores, &source.layout().location, &runtime)?;
         }

@@ -55,6 +55,8 @@ pub(crate) struct OpenSource {
     pub(crate) bounded: bool,
     pub(crate) max_leak: Span,
     pub(crate) history: Arc<dyn History>,
+    /// Its history is a table's; a log alone has none.
+    pub(crate) has_history: bool,
     pub(crate) tail: Option<OpenTail>,
     pub(crate) follow: bool,
     pub(crate) stores: Stores,
@@ -157,6 +159,7 @@ impl Declared {
         };
         Ok(OpenSource {
             tail,
+            has_history: true,
             follow: self.follow,
             name: self.name.clone(),
             time_column,
@@ -193,6 +196,7 @@ impl Declared {
             bounded: false,
             max_leak: self.max_leak.unwrap_or(default_leak(None)),
             history: Arc::new(NoHistory(layout)),
+            has_history: false,
             stores: self.stores.clone(),
         })
     }
@@ -222,11 +226,6 @@ fn derived(layout: &Layout, time_column: &str) -> Option<(usize, Grain)> {
 }
 
 impl OpenSource {
-    /// Whether it has files.
-    pub(crate) fn has_history(&self) -> bool {
-        !matches!(self.layout().location.split_once("://"), Some(("kafka", _)))
-    }
-
     /// What the planner has to know of it.
     pub(crate) fn table(&self) -> SourceTable {
         SourceTable {
