@@ -89,9 +89,6 @@ pub(crate) fn ended(location: &Location, part: Part, code: Code, said: &str) -> 
         Trouble::Denied => denied(location, code),
         _ => {
             let advice = match code {
-                Code::NotImplemented | Code::UnsupportedCompressionType if !cfg!(feature = "zstd") => {
-                    ": if they are compressed with zstd, build Watershed with the feature `zstd`"
-                }
                 Code::MessageSizeTooLarge => ": set message.max.bytes and receive.message.max.bytes to more",
                 _ => ", and reading on would skip them",
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use watershed_core::tail::{PartPosition, Tail, TailPosition};
 use watershed_core::{Error, EventTime};
@@ -82,17 +83,19 @@ async fn a_group_is_told_where_the_job_is_if_it_was_named() {
     let position = TailPosition { id: None, parts: BTreeMap::from([(0, place(7)), (1, place(3))]) };
     topic.tail(&[]).report(&position).await.unwrap();
     let tail = topic.tail(&[("group.id", &group)]);
-    tail.report(&position).await.unwrap();
     let monitor: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", &topic.at).set("group.id", &group).create().unwrap();
+    // A broker's first group makes it make the topic that keeps them, and until then the broker knows of none.
     let committed = || {
         let mut parts = TopicPartitionList::new();
         parts.add_partition_range(&topic.name, 0, 1);
-        let found = monitor.committed_offsets(parts, PATIENCE).unwrap();
-        found.elements().iter().map(|part| part.offset()).collect::<Vec<_>>()
+        let found = monitor.committed_offsets(parts, PATIENCE)?;
+        Ok::<_, KafkaError>(found.elements().iter().map(|part| part.offset()).collect::<Vec<_>>())
     };
     for _ in 0..100 {
-        if committed() == [Offset::Offset(7), Offset::Offset(3)] {
+        // As a job does with each commit.
+        tail.report(&position).await.unwrap();
+        if committed().is_ok_and(|offsets| offsets == [Offset::Offset(7), Offset::Offset(3)]) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use watershed_core::tail::{Part, Tail};
 
-use crate::topic::{Read, Topic, from_start, next, note, read_until, silent};
+use crate::topic::{Read, Topic, done, from_start, next, note, read_until, send, silent};
 
 fn at_ends(parts: usize) -> impl Fn(&BTreeMap<Part, Read>) -> bool {
     move |read| read.len() == parts && read.values().all(|part| part.at_end)
@@ -55,6 +55,23 @@ async fn keys_and_payloads_may_be_missing_or_empty() {
     }
     let some = |text: &str| Some(text.to_string());
     assert_eq!(rows, [(None, some("a")), (some("k"), None), (some(""), some("")), (None, None)]);
+}
+
+#[tokio::test]
+async fn every_compression_is_read() {
+    let Some(topic) = Topic::new(1, &[]) else { return };
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    // Long enough, and alike enough, for the broker to be given it compressed.
+    let payloads = codecs.map(|codec| codec.repeat(2000));
+    for (codec, payload) in codecs.iter().zip(&payloads) {
+        let producer = topic.producer(&[("compression.type", codec)]);
+        send(&producer, &topic.name, 0, None, Some(payload), None);
+        done(&producer);
+    }
+    let mut reader = topic.tail(&[]).read(&from_start(1)).await.unwrap();
+    let mut read = BTreeMap::new();
+    read_until(&mut reader, &mut read, at_ends(1)).await.unwrap();
+    assert!(read[&0].payloads.iter().flatten().eq(&payloads), "{:?}", read[&0].offsets);
 }
 
 #[tokio::test]
