@@ -29,6 +29,8 @@ pub struct Handover {
     pub lake: String,
     pub version: String,
     pub log: String,
+    /// How long the log keeps messages, in microseconds, as it says or as was asked; `None`: not asked, or for ever.
+    pub keeps: Option<Span>,
     /// The name under which the table's writer records offsets; `None`: it has written none yet.
     pub archive: Option<String>,
     pub parts: BTreeMap<Part, PartHandover>,
@@ -126,10 +128,10 @@ pub(crate) async fn of(engine: &Engine, name: &str, forgets: Option<Forgets>) ->
     Ok(found)
 }
 
-/// By what a log forgets: how long it keeps messages, and how far ahead is looked.
+/// By what a log forgets: how long it keeps messages (`None`: as it says itself), and how far ahead is looked.
 #[derive(Clone, Copy, Debug)]
 pub struct Forgets {
-    pub keeps: Span,
+    pub keeps: Option<Span>,
     pub within: Span,
 }
 
@@ -149,8 +151,14 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
     }
     let state = tail.log().look().await?;
     let (archive, archived) = found.map_or((None, BTreeMap::new()), |(name, parts)| (Some(name), parts));
-    let goes = match forgets {
-        Some(Forgets { keeps, within }) => tail.log().at_time(engine.clock().now().minus(keeps).plus(within)).await?,
+    let keeps = match forgets {
+        Some(Forgets { keeps: None, .. }) => tail.log().keeps().await?,
+        other => other.and_then(|forgets| forgets.keeps),
+    };
+    let goes = match forgets.zip(keeps) {
+        Some((Forgets { within, .. }, keeps)) => {
+            tail.log().at_time(engine.clock().now().minus(keeps).plus(within)).await?
+        }
         None => BTreeMap::new(),
     };
     let parts: BTreeSet<Part> = archived.keys().chain(state.parts.keys()).copied().collect();
@@ -180,6 +188,7 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
             Version::Nothing => "none".to_string(),
         },
         log: tail.log().location().to_string(),
+        keeps,
         archive,
         parts,
     })

@@ -12,11 +12,14 @@ use std::ops::Deref;
 use std::thread;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use watershed_core::tail::{LogState, Part, TailPosition};
+use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::events::{Client, Events, serve};
@@ -91,6 +94,32 @@ impl Asker {
         let mut found = self.offsets(&parts, Offset::Offset(millis))?;
         let at = |(part, end): (Part, Option<i64>)| Some((part, found.remove(&part).flatten().or(end)?));
         Ok(ends.into_iter().filter_map(at).collect())
+    }
+
+    /// How long the topic keeps messages; `None` if that is for ever, or what this user may not know.
+    pub(crate) async fn keeps(&self) -> Result<Option<Span>> {
+        let admin: AdminClient<DefaultClientContext> =
+            self.options.administering().create().map_err(|e| self.options.refused(&e))?;
+        let topic = &self.location.topic;
+        let asked = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new()).await;
+        let said = asked
+            .map_err(|e| Error::storage("cannot ask how long messages are kept in", &self.location.text, e))?
+            .pop();
+        let config = match said {
+            Some(Ok(config)) => config,
+            Some(Err(code)) => {
+                tracing::debug!(location = self.location.text, "how long messages are kept is not told: {code}");
+                return Ok(None);
+            }
+            None => return Ok(None),
+        };
+        let value = |name| config.get(name).and_then(|entry| entry.value.clone());
+        // What a compacted topic keeps of each key does not depend on time.
+        if !value("cleanup.policy").is_some_and(|policy| policy.contains("delete")) {
+            return Ok(None);
+        }
+        let millis = value("retention.ms").and_then(|text| text.parse::<i64>().ok()).filter(|millis| *millis >= 0);
+        Ok(millis.map(|millis| Span(millis.saturating_mul(1000))))
     }
 
     /// Has the group's offsets committed, without waiting for it.

@@ -131,6 +131,16 @@ impl Options {
         config
     }
 
+    /// For asking how a topic is set up.
+    pub(crate) fn administering(&self) -> ClientConfig {
+        let mut config = self.common();
+        // Properties of consumers, which are told of on each use.
+        for name in ["group.id", "isolation.level", "enable.partition.eof"] {
+            config.remove(name);
+        }
+        config
+    }
+
     /// For reading this many parts.
     pub(crate) fn reading(&self, parts: usize) -> ClientConfig {
         let parts = parts.max(1);

@@ -183,7 +183,7 @@ impl EpochWriter for StagedWriter {
             deletes: false,
             whole: false,
         };
-        Ok(PreparedCommit { files: vec![written], archived: None })
+        Ok(PreparedCommit { files: vec![written], ..PreparedCommit::default() })
     }
 }
 

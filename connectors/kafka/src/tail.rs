@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 use watershed_core::tail::{LogState, Part, Tail, TailPosition, TailReader};
+use watershed_core::time::Span;
 use watershed_core::{EventTime, Result};
 
 use crate::ask::Asker;
@@ -73,6 +74,10 @@ impl Tail for KafkaTail {
 
     async fn at_time(&self, time: EventTime) -> Result<BTreeMap<Part, i64>> {
         self.ask(move |asker| asker.at_time(time)).await
+    }
+
+    async fn keeps(&self) -> Result<Option<Span>> {
+        self.asker.keeps().await
     }
 
     async fn read(&self, from: &BTreeMap<Part, i64>) -> Result<Box<dyn TailReader>> {

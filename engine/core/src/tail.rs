@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 
 /// The number of a part of a log.
 pub type Part = i32;
@@ -100,6 +100,11 @@ pub trait Tail: Send + Sync {
 
     /// For each part, the offset of the first message that was written at or after a time; the part's end if none was.
     async fn at_time(&self, time: EventTime) -> Result<BTreeMap<Part, i64>>;
+
+    /// How long the log keeps messages by its own rules; `None`: for ever, or it does not tell.
+    async fn keeps(&self) -> Result<Option<Span>> {
+        Ok(None)
+    }
 
     /// Begins to read these parts at these offsets. An offset that the log does not have is an error when it is read,
     /// [`crate::Error::Stopped`], that names part and offset.

@@ -14,7 +14,7 @@ pub(crate) struct Retention {
     /// A source with a lake and a log, or a view over some
     source: String,
 
-    /// How long the log keeps messages, such as '6 hours': its retention.ms
+    /// How long the log keeps messages, such as '6 hours', where that is not what its topic says (retention.ms)
     #[arg(long, value_name = "SPAN")]
     keeps: Option<String>,
 
@@ -34,11 +34,8 @@ impl Retention {
             parse_span(text).ok_or_else(|| Error::input(format!("--{flag} {text}: give a span, such as '6 hours'")))
         };
         let within = span("within", &self.within)?;
-        let forgets = match &self.keeps {
-            Some(keeps) => Some(Forgets { keeps: span("keeps", keeps)?, within }),
-            None => None,
-        };
-        let found = engine.handover(&self.source, forgets).await?;
+        let keeps = self.keeps.as_ref().map(|keeps| span("keeps", keeps)).transpose()?;
+        let found = engine.handover(&self.source, Some(Forgets { keeps, within })).await?;
         for handover in &found {
             match self.json {
                 true => print_line(&json!(handover).to_string()),
@@ -61,7 +58,8 @@ impl Retention {
 
 /// What of the log is safe, part by part.
 fn said(handover: &Handover) -> Vec<String> {
-    let mut lines = vec![format!("{}: version {} of {}", handover.source, handover.version, handover.lake)];
+    let keeps = handover.keeps.map_or(String::new(), |keeps| format!("; the log keeps messages for {keeps}"));
+    let mut lines = vec![format!("{}: version {} of {}{keeps}", handover.source, handover.version, handover.lake)];
     for (part, at) in &handover.parts {
         let safe = match at.archived {
             Some(last) => format!("offsets up to {last} are in the table: the log may forget them"),

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use watershed_core::tail::{PartPosition, Tail, TailPosition};
+use watershed_core::time::Span;
 use watershed_core::{Error, EventTime};
 use watershed_kafka::KafkaTail;
 
@@ -101,6 +102,18 @@ async fn a_group_is_told_where_the_job_is_if_it_was_named() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("{:?}", committed());
+}
+
+#[tokio::test]
+async fn how_long_messages_are_kept_is_told() {
+    for (config, keeps) in [
+        (&[("retention.ms", "5400000")][..], Some(Span(5_400_000_000))),
+        (&[("retention.ms", "-1")][..], None),
+        (&[("retention.ms", "5400000"), ("cleanup.policy", "compact")][..], None),
+    ] {
+        let Some(topic) = Topic::new(1, config) else { return };
+        assert_eq!(topic.tail(&[]).keeps().await.unwrap(), keeps, "{config:?}");
+    }
 }
 
 #[tokio::test]
