@@ -57,12 +57,18 @@ class Broker:
         """What writes so many messages into a topic, with flags of `writer messages`; `create=True` makes it first."""
         command = [str(self.writer), "messages", topic, "--brokers", self.address]
         command += ["--partitions", str(PARTITIONS), "--count", str(count)]
-        for name, value in flags.items():
+        for name, value in ((name.replace("_", "-"), value) for name, value in flags.items()):
             command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         return command
 
-    def create(self, topic: str) -> None:
-        measure.run(self.command(topic, 0, create=True))
+    def create(self, topic: str, **flags: bool) -> None:
+        measure.run(self.command(topic, 0, create=True, **flags))
+
+    def arrivals(self, topic: str) -> list[tuple[float, dict]]:
+        """What the topic has: when the broker took each message, and the message."""
+        _, said = measure.run([str(self.writer), "arrivals", topic, "--brokers", self.address])
+        lines = (line.split(" ", 1) for line in said.splitlines())
+        return [(int(at) / 1e3, json.loads(payload)) for at, payload in lines]
 
     def fill(self, topic: str, count: int, **flags: int) -> str:
         """Writes messages as fast as can be, and says how fast that was."""

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from agree import Disagreement
 from broker import PARTITIONS, Broker, broker
 from deltalake import DeltaTable
 from trials import Bench, Result, peak, tell
-from workloads import COMPRESSION, ArchiveTrial, LogLatencyTrial, LogMemoryTrial, SeamTrial
+from workloads import COMPRESSION, ArchiveTrial, LogLatencyTrial, LogMemoryTrial, SeamTrial, SinkLatencyTrial
 
 HERE = Path(__file__).parent
 DAY = 86_400_000_000  # microseconds
@@ -45,6 +46,10 @@ SELECT at, site, n, v FROM log;
 KEYED = """CREATE TABLE latest (site VARCHAR, at TIMESTAMP, n BIGINT, v DOUBLE, PRIMARY KEY (site))
 WITH (location = '{table}', sequence_by = 'n');
 INSERT INTO latest SELECT site, at, n, v FROM log;
+"""
+SINK = """CREATE SINK results WITH (topic = '{results}', format = 'json') AS
+SELECT window_start, window_end, site, count(*) AS messages, sum(v) AS v
+FROM TUMBLE(log, at, INTERVAL '{width}') GROUP BY window_start, window_end, site;
 """
 
 
@@ -212,6 +217,60 @@ def latency(bench: Bench, trial: LogLatencyTrial) -> Result:
             )
     said = f"{trial.rate:,} messages of 200 bytes a second for {seconds} s, a commit a second; from event to readable row"
     return Result(trial.name, trial.title, said, runs, max(figures), "s", trial.bar, trial.aim, notes=notes)
+
+
+def sink_latency(bench: Bench, trial: SinkLatencyTrial) -> Result:
+    """How soon after a window's end each of its results is in a topic, at least once and without transactions.
+
+    The writer's messages have the wall time at which they are handed to the client library as their event time, so before
+    a window's end its last message has not even happened. Sources have a watermark without delay. The broker itself gives
+    each result its time (LogAppendTime), by the same clock. Each window has each site once, or the trial fails.
+    """
+    work = bench.out(trial.name)
+    work.mkdir(parents=True)
+    seconds = max(int(trial.seconds * bench.scale), 20)
+    width = 10
+    with broker(work, bench.writer) as kafka:
+        kafka.create("log")
+        kafka.create("results", append_time=True)
+        job = Job(bench, bench.out(trial.name, "job"), kafka, "log")
+        command = job.command(job.sql(LOG, SINK, width=f"{width} seconds", results=kafka.url("results")))
+        total = trial.rate * (seconds + trial.warm)
+        sent = kafka.command("log", total, rate=trial.rate, sites=trial.keys)
+        with measure.running(command) as running, subprocess.Popen(sent, stdout=subprocess.PIPE, text=True) as writer:
+            try:
+                began = time.time()
+                while writer.poll() is None:
+                    if running.over():
+                        running.end()
+                        raise measure.Failed("the job ended by itself")
+                    time.sleep(0.1)
+                time.sleep(2)
+                told = json.loads(writer.stdout.read())
+                took, said = running.stop()
+            finally:
+                writer.kill()
+        arrived = kafka.arrivals("results")
+    tell(trial.name, "sink", took)
+    late = sum(line["run"]["late"] + line["run"]["bad"] for line in events(said, "summary"))
+    windows: dict[float, dict[str, float]] = {}
+    for at, row in arrived:
+        end = datetime.fromisoformat(row["window_end"]).replace(tzinfo=UTC).timestamp()
+        if windows.setdefault(end, {}).setdefault(row["site"], at - end) != at - end:
+            raise Disagreement(f"window {end} has {row['site']} twice")
+    ends = [end for end in windows if began + trial.warm <= end - width and end <= began + told["seconds"]]
+    few = [end for end in ends if len(windows[end]) != trial.keys]
+    if late or writer.returncode != 0 or few or len(ends) < seconds // width - 2:
+        raise Disagreement(f"{late} late or bad, {len(ends)} windows, {len(few)} of them without all sites")
+    waits = [wait for end in ends for wait in windows[end].values()]
+    p50, p99, most = (float(np.quantile(waits, q)) for q in (0.5, 0.99, 1.0))
+    note = (
+        f"p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms, at most {most * 1e3:.0f} ms over {len(ends)} windows of "
+        f"{trial.keys:,} results; {took.cpu / (seconds + trial.warm):.2f} cores; the writer was "
+        f"{told['behind'] * 1e3:.0f} ms behind at most"
+    )
+    said = f"{trial.rate:,} messages of 200 bytes a second for {seconds} s into windows of {width} s by {trial.keys:,} sites"
+    return Result(trial.name, trial.title, said, {"sink": [took]}, p99, "s", trial.bar, trial.aim, notes=[note])
 
 
 def watched(table: Path, running: measure.Running, writer: subprocess.Popen) -> list[float]:

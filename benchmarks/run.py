@@ -36,6 +36,7 @@ from workloads import (
     PairTrial,
     SeamTrial,
     SingleTrial,
+    SinkLatencyTrial,
     SparkTrial,
     StreamTrial,
     UpsertTrial,
@@ -53,6 +54,7 @@ DO = {
     SingleTrial: upserts.single,
     ArchiveTrial: logs.archive,
     LogLatencyTrial: logs.latency,
+    SinkLatencyTrial: logs.sink_latency,
     LogMemoryTrial: logs.memory,
     SeamTrial: logs.seam,
 }

@@ -487,6 +487,20 @@ class LogLatencyTrial:
 
 
 @dataclass(frozen=True)
+class SinkLatencyTrial:
+    """From the end of a window to its results in a topic: the 99th percentile."""
+
+    name: str = "sink-latency"
+    title: str = "from a window's end to its results in a topic, p99"
+    rate: int = 100_000
+    keys: int = 10_000
+    seconds: int = 120
+    warm: int = 20  # seconds before these
+    bar: float = 0.15
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
 class LogMemoryTrial:
     """Does memory depend on how long the log is? The same jobs over a minute's messages and an hour's."""
 
@@ -513,6 +527,6 @@ class SeamTrial:
 
 STORE = StoreTrial()  # with --on minio, and then alone
 KEYED = (UpsertTrial(), StreamTrial(), SingleTrial())
-LOGS = (ArchiveTrial(), LogLatencyTrial(), LogMemoryTrial(), SeamTrial())
+LOGS = (ArchiveTrial(), LogLatencyTrial(), SinkLatencyTrial(), LogMemoryTrial(), SeamTrial())
 TRIALS = (*PAIRS, MemoryTrial(), SparkTrial(), KillTrial(), EstimateTrial(), *KEYED, *LOGS)
 NAMES = tuple(each.name for each in (*WORKLOADS, *TRIALS))

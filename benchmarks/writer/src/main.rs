@@ -2,7 +2,7 @@
 //!
 //! `stream` upserts rows with random keys into one partition, a commit a second; `single` upserts one row, and then one more
 //! with a warm index. Both tell what each commit took as a line of JSON; `benchmarks/run.py` starts them and measures memory from
-//! outside. `messages` fills a topic.
+//! outside. `messages` fills a topic, and `arrivals` tells when the messages of one came.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,6 +16,7 @@ use watershed_core::clock::{Clock, SystemClock};
 use watershed_core::sink::{CommitIdentity, Sink};
 use watershed_lake::{Create, DeltaSink, KeySpec, PartitionBy, SinkOptions, Stores, TableSpec};
 
+mod arrivals;
 mod messages;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -35,6 +36,8 @@ enum Command {
     Single(Single),
     /// Write messages into a topic
     Messages(messages::Messages),
+    /// Read what a topic has, and when the broker took it
+    Arrivals(arrivals::Arrivals),
 }
 
 #[derive(Args)]
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
         Command::Stream(stream) => runtime.block_on(stream.run()),
         Command::Single(single) => runtime.block_on(single.run()),
         Command::Messages(messages) => runtime.block_on(messages.run()),
+        Command::Arrivals(arrivals) => arrivals.run(),
     }
 }
 

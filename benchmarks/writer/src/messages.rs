@@ -36,6 +36,9 @@ pub(crate) struct Messages {
     /// Make the topic first
     #[arg(long)]
     create: bool,
+    /// Of the topic that is made, messages have the time at which the broker took them
+    #[arg(long)]
+    append_time: bool,
     #[arg(long, default_value_t = 4)]
     partitions: i32,
     /// How many messages
@@ -116,6 +119,8 @@ impl Messages {
     async fn make_topic(&self) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(1));
+        let time = if self.append_time { "LogAppendTime" } else { "CreateTime" };
+        let topic = topic.set("message.timestamp.type", time);
         for made in admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await? {
             made.map_err(|(topic, code)| format!("topic {topic} could not be made: {code}"))?;
         }
