@@ -25,19 +25,23 @@ pub(crate) use made::{make, of_job, run};
 use std::collections::BTreeMap;
 
 use watershed_core::error::Place;
-use watershed_core::settings::Settings;
+use watershed_core::settings::{Late, Settings};
+use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
+use watershed_runtime::Early;
 
 use crate::catalog::{Draft, Entry, Kind};
 use crate::declare::{Decision, canonical, decide, pretty};
 use crate::diff::diff;
+use crate::early;
 use crate::engine::{Engine, parallelism, relation, shown};
 use crate::execute::{Session, at};
 use crate::layers::{Scope, With};
 use crate::listing;
 use crate::relations::{self, Known};
+use crate::repair;
 use crate::tables::{RESULT, late_location};
 use result::{Target, refuse_foreign, table_spec};
 use topic::Topic;
@@ -64,6 +68,9 @@ pub(crate) struct Planned {
     parallelism: usize,
     lowered: Lowered,
     known: Known,
+    query: Query,
+    created: EventTime,
+    early: Option<Early>,
     output: Output,
     /// What an INSERT over one log calls the archive that it makes.
     archive: Option<String>,
@@ -95,6 +102,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) query: &'a Query,
     /// The table's catalog entry, for INSERT.
     into: Option<&'a Entry>,
+    /// `EMIT EVERY`
+    emit_every: Option<Span>,
 }
 
 /// Plans the job of a statement.
@@ -119,9 +128,11 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         }
     };
     let mut settings = session.layers.resolve(&asked.with.settings)?;
-    let fixed = fix_from(&mut settings, existing.as_ref(), parsed.at)?;
+    let fixed = fix(&mut settings, existing.as_ref(), parsed.at)?;
     let created = existing.as_ref().map_or_else(|| engine.clock().now(), |entry| entry.created);
     let (known, lowered) = lower(session, &asked, &settings, created).await?;
+    let early = early::early(asked.emit_every, &asked.name, &lowered, parsed.at)?;
+    repair::check(&settings, asked.kind, &asked.name, &lowered, &known, parsed.at)?;
     if let Some(entry) = &existing {
         check_views(entry, &known.views, parsed.at)?;
     }
@@ -181,6 +192,9 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
         settings,
         lowered,
         known,
+        query: asked.query.clone(),
+        created,
+        early,
         output,
     })))
 }
@@ -264,6 +278,7 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
             with: With::sort(&view.options, &OF_VIEWS, Scope::Job, &format!("view {}", view.name))?,
             query: &view.query,
             into: None,
+            emit_every: view.emit_every,
         }),
         Statement::CreateSink(sink) => Ok(Asked {
             kind: Kind::Sink,
@@ -271,6 +286,7 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
             with: With::sort(&sink.options, &OF_SINKS, Scope::Sink, &format!("sink {}", sink.name))?,
             query: &sink.query,
             into: None,
+            emit_every: None,
         }),
         Statement::Insert(insert) => {
             let with = With::sort(&insert.options, &OF_INSERTS, Scope::Job, &format!("INSERT INTO {}", insert.table))?;
@@ -291,7 +307,7 @@ pub(crate) fn asked<'a>(session: &'a Session<'_>, parsed: &'a Parsed) -> Result<
                 }
             };
             let name = with.own("job").unwrap_or(&insert.table).to_string();
-            Ok(Asked { kind: Kind::Insert, name, with, query: &insert.query, into: Some(table) })
+            Ok(Asked { kind: Kind::Insert, name, with, query: &insert.query, into: Some(table), emit_every: None })
         }
         _ => Err(Error::bug("a statement that is no job was planned as one")),
     }
@@ -316,14 +332,27 @@ fn taken_by<'a>(session: &'a Session<'_>, asked: &Asked<'_>, at: Place) -> Resul
     }
 }
 
-/// `from` is fixed when the job is made: later runs take the catalog's, and are told when they ask for another.
-fn fix_from(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Result<BTreeMap<String, String>> {
+/// What says which rows the result has is fixed when the job is made: where it begins, and what becomes of late facts. Later
+/// runs take the catalog's, and are told when they ask for another.
+fn fix(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Result<BTreeMap<String, String>> {
     const FROM: &str = "from";
+    const LATE: &str = "late";
     if let Some(entry) = existing {
         let mut fixed = Settings::default();
-        if let Some(value) = entry.fixed.get(FROM) {
-            fixed.set(FROM, value)?;
+        for name in [FROM, LATE] {
+            if let Some(value) = entry.fixed.get(name) {
+                fixed.set(name, value)?;
+            }
         }
+        if settings.late == Late::Repair && fixed.late != Late::Repair {
+            let message = format!(
+                "{} {} keeps its late facts beside the result, which is fixed when it is made; to have them put right, drop it and \
+                 create it anew with late = 'repair'",
+                entry.kind, entry.name
+            );
+            return Err(Error::sql_at(message, Some(at)));
+        }
+        settings.late = fixed.late;
         if settings.from.is_some() && settings.from != fixed.from {
             let began = fixed.from.map_or("the beginning".to_string(), |from| from.to_string());
             let message = format!(
@@ -335,7 +364,9 @@ fn fix_from(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Res
         settings.from = fixed.from;
         return Ok(entry.fixed.clone());
     }
-    Ok(settings.from.iter().map(|from| (FROM.to_string(), from.to_string())).collect())
+    let from = settings.from.map(|from| (FROM.to_string(), from.to_string()));
+    let late = (settings.late == Late::Repair).then(|| (LATE.to_string(), "repair".to_string()));
+    Ok(from.into_iter().chain(late).collect())
 }
 
 async fn lower(

@@ -204,7 +204,7 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("time_zone", "The zone of the calendar by which a history is partitioned [default: UTC]"),
         ("on_error", "Messages of a log that cannot be read: 'table' keeps them beside the result, 'fail' or 'skip'"),
         ("idle_timeout", "How long a part of a log may be quiet before nobody waits for it [default: 30 s]"),
-        ("late", "What becomes of late rows: 'table' keeps them beside the result"),
+        ("late", "Late rows: 'table' keeps them beside the result, 'repair' computes their windows anew"),
         ("on_change", "When rows that were read are removed or rewritten: 'stop' or 'ignore'"),
         ("memory_limit", "Memory for all jobs together, such as '4 GB' [default: 60 % of the machine or cgroup]"),
         (

@@ -95,6 +95,10 @@ mod dimensions;
 
 mod late;
 
+mod repair;
+
+mod early;
+
 mod csv;
 
 mod jobs;

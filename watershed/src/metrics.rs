@@ -63,6 +63,7 @@ impl Metrics {
         let (update, run) = (&mut job.update, &summary.run);
         (update.slices, update.rows, update.written) = (run.slices, run.rows, run.written);
         (update.late, update.bad, update.account) = (run.late, run.bad, run.account);
+        (update.repaired, update.repairs) = (run.repaired, summary.repairs);
         (update.watermark, update.epoch) = (summary.watermark, summary.epoch);
     }
 
@@ -130,6 +131,8 @@ struct Families {
     state_bytes: IntGaugeVec,
     memory: IntGaugeVec,
     spilled: IntGaugeVec,
+    repairs: IntGaugeVec,
+    repaired: IntCounterVec,
     running: IntGaugeVec,
     ended: GaugeVec,
     elapsed: GaugeVec,
@@ -182,6 +185,16 @@ impl Families {
                 &["job", "what"],
             )?,
             spilled: whole("watershed_spilled_bytes", "Bytes of state on local disk", &["job"])?,
+            repairs: whole(
+                "watershed_repairs_waiting",
+                "Stretches of windows that wait to be computed anew for late facts",
+                &["job"],
+            )?,
+            repaired: counter(
+                "watershed_repaired_rows_total",
+                "Late rows for which windows are computed anew; among the rows that are late",
+                &["job"],
+            )?,
             running: whole("watershed_running", "1 while the job runs", &["job"])?,
             ended: gauge("watershed_ended_seconds", "When the job's run came to its end, in seconds since 1970")?,
             elapsed: gauge("watershed_elapsed_seconds", "How long the run has taken so far")?,
@@ -223,6 +236,7 @@ impl Families {
             (&self.bytes, update.bytes),
             (&self.steps, update.slices),
             (&self.commits, update.commits),
+            (&self.repaired, update.repaired),
         ];
         for (family, count) in counts {
             family.with_label_values(&[name]).inc_by(count);
@@ -232,6 +246,7 @@ impl Families {
             (&self.epoch, update.epoch),
             (&self.state_bytes, update.state.bytes as u64),
             (&self.spilled, update.state.spilled as u64),
+            (&self.repairs, update.repairs as u64),
             (&self.running, u64::from(job.running)),
         ];
         for (family, value) in gauges {

@@ -136,7 +136,7 @@ pub(crate) async fn create_for(engine: &Engine, job: &Entry) -> Result<Create> {
         Newest::None => true,
         Newest::Manifest(manifest) => {
             let result = manifest.sinks.get(RESULT);
-            result.is_none_or(|sink| sink.committed.is_none() && sink.prepared.files.is_empty())
+            result.is_none_or(|sink| sink.committed.is_none() && sink.prepared.is_empty())
         }
         Newest::Unreadable { .. } => false,
     };

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::account::Account;
 use crate::history::{DataFile, Version};
+use crate::repair::Repairs;
 use crate::sink::PreparedCommit;
 use crate::tail::TailPosition;
 use crate::time::EventTime;
@@ -91,6 +92,9 @@ pub struct Counts {
     pub bytes: u64,
     /// Rows listed as late, also those that were late for some of their windows only.
     pub late: u64,
+    /// Late rows for which the windows they missed are computed anew instead.
+    #[serde(default)]
+    pub repaired: u64,
     pub bad: u64,
     /// Rows handed to the result table.
     pub written: u64,
@@ -108,6 +112,7 @@ impl std::ops::Add for Counts {
             rows: self.rows + other.rows,
             bytes: self.bytes + other.bytes,
             late: self.late + other.late,
+            repaired: self.repaired + other.repaired,
             bad: self.bad + other.bad,
             written: self.written + other.written,
             slices: self.slices + other.slices,
@@ -138,6 +143,12 @@ pub struct Manifest {
     /// The job was ended by `--final`: it refuses to go on.
     #[serde(default)]
     pub ended: bool,
+    /// The result may have early rows, of windows that were not final at this watermark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<EventTime>,
+    /// Windows that wait to be computed anew.
+    #[serde(default, skip_serializing_if = "Repairs::is_empty")]
+    pub repairs: Repairs,
 }
 
 /// What reading back told about a manifest that we tried to create.

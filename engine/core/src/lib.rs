@@ -20,6 +20,7 @@
 //! * [`change`]: change batches, inserts or weighted.
 //! * [`operator`]: the seam of stateful operators.
 //! * [`sink`]: the seam of results, tables and logs: files, prepared commits, commits.
+//! * [`repair`]: which emitted windows have to be computed anew, and when they can be.
 //! * [`epoch`]: manifests, and the pure decisions of recovery.
 //! * [`settings`]: every setting a user can give, in one table.
 //! * [`secrets`]: which options hold secrets, and how statements speak of them.
@@ -55,6 +56,8 @@ pub mod operator;
 pub mod sink;
 
 pub mod epoch;
+
+pub mod repair;
 
 pub mod settings;
 

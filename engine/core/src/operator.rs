@@ -68,6 +68,10 @@ pub trait Operator: Send {
         Ok(None)
     }
 
+    /// What the windows that end after a watermark would be if nothing more came, all of which stays as it is. To be asked right
+    /// after [`Operator::checkpoint`].
+    fn provisional(&mut self, watermark: EventTime) -> Result<Vec<ChangeBatch>>;
+
     /// Freezes the state. Calling it twice without input in between returns no fresh chunk the second time.
     fn checkpoint(&mut self) -> Result<StateSnapshot>;
 

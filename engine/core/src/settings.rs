@@ -100,6 +100,8 @@ impl Default for Settings {
 pub enum Late {
     /// Kept in `{location}_late`.
     Table,
+    /// The windows that they missed are computed anew from the history.
+    Repair,
 }
 
 /// What becomes of messages that no fact can be made of.
@@ -197,8 +199,8 @@ impl Settings {
             "late" => {
                 self.late = match value {
                     "table" => Late::Table,
-                    "repair" => return Err(Error::input("late = 'repair': not supported yet; there is 'table'")),
-                    _ => return Err(wrong("'table'")),
+                    "repair" => Late::Repair,
+                    _ => return Err(wrong("'table' or 'repair'")),
                 }
             }
             "on_change" => {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::history::DeletionVector;
 use crate::tail::Part;
-use crate::time::EventTime;
+use crate::time::{EventTime, Interval};
 
 /// A data file, or a file of staged messages, that was written whole and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,18 @@ pub struct PreparedCommit {
     /// What of a log the table has with this commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<Archived>,
+    /// Rows that the table has and that are not to be there any more: the files have what there is in their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
+}
+
+/// Rows of a table that go: those whose time in a column lies in one of some intervals. Which rows that are is found out on
+/// the snapshot that is committed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub column: String,
+    /// Sorted, disjoint.
+    pub times: Vec<Interval>,
 }
 
 /// How far a log is in a table: recorded in the very commit that brings the rows, one `txn` action a part (design §5).
@@ -79,6 +91,11 @@ impl Archived {
 impl PreparedCommit {
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows).sum()
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.replaced.is_none()
     }
 }
 

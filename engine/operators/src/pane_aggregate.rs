@@ -165,6 +165,18 @@ impl Operator for PaneAggregate {
         Ok(out)
     }
 
+    fn provisional(&mut self, watermark: EventTime) -> Result<Vec<ChangeBatch>> {
+        let watermark = self.spec.local(watermark);
+        // What is derived goes from window to window and not back.
+        let mut derived = self.derive().map_err(in_engine)?;
+        self.derived = None;
+        self.state.unpin();
+        let out = self.emit(watermark, EventTime::MAX, &mut derived)?;
+        self.state.unpin();
+        self.state.keep_besides(0)?;
+        Ok(out)
+    }
+
     fn checkpoint(&mut self) -> Result<StateSnapshot> {
         self.state.checkpoint()
     }

@@ -110,6 +110,18 @@ impl Operator for WindowAggregate {
         Ok((!out.is_empty() || !self.closed.is_empty()).then_some(out))
     }
 
+    fn provisional(&mut self, watermark: EventTime) -> Result<Vec<ChangeBatch>> {
+        let watermark = self.spec.local(watermark);
+        let mut out = vec![];
+        for start in self.state.starts() {
+            let is_open = self.end.of(start) > watermark && self.spec.from.is_none_or(|from| start >= from);
+            if is_open {
+                self.emit(start, self.state.peek(start)?, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
     fn checkpoint(&mut self) -> Result<StateSnapshot> {
         self.state.checkpoint()
     }

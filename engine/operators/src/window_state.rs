@@ -147,6 +147,19 @@ impl WindowState {
         Ok(live)
     }
 
+    /// A frozen window as one live set; the window stays as it is.
+    pub(crate) fn peek(&self, start: EventTime) -> Result<Groups> {
+        let mut whole = Groups::new(&self.spec.aggregates, &self.key_schema).map_err(in_engine)?;
+        let window = self.windows.get(&start);
+        if window.is_some_and(|window| window.live.is_some()) {
+            return Err(Error::bug("a window is looked into that is not frozen"));
+        }
+        for chunk in window.into_iter().flat_map(|window| &window.chunks) {
+            merge(&mut whole, &chunk.states.load()?).map_err(in_engine)?;
+        }
+        Ok(whole)
+    }
+
     /// A window as one chunk in memory, which stays until it gets rows or is unpinned; to be read while it is open. `None` if
     /// there is no such window.
     pub(crate) fn seal(&mut self, start: EventTime) -> Result<Option<RecordBatch>> {

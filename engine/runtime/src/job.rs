@@ -9,22 +9,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::execution::TaskContext;
+use async_trait::async_trait;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use uuid::Uuid;
+use watershed_core::EventTime;
 use watershed_core::Result;
 use watershed_core::account::Account;
 use watershed_core::clock::Clock;
-use watershed_core::history::{History, Version};
+use watershed_core::history::{History, Snapshot, Version};
 use watershed_core::operator::Operator;
 use watershed_core::scan::ScanInput;
 pub use watershed_core::settings::OnError;
 use watershed_core::settings::Settings;
-use watershed_core::sink::Sink;
+use watershed_core::sink::{Replaced, Sink};
 use watershed_core::tail::{Decode, Malformed, Start, Tail};
-use watershed_core::time::Span;
+use watershed_core::time::{Interval, Span};
 
 use crate::progress::Progress;
 use crate::stop::Stop;
@@ -43,8 +45,12 @@ pub struct Job {
     pub sink: Arc<dyn Sink>,
     /// The result is an archive of its source's log, under this name: each commit records how far.
     pub archive: Option<String>,
+    /// What open windows would be is put out early.
+    pub early: Option<Early>,
     /// Takes late and bad rows.
     pub rejects: Arc<dyn Sink>,
+    /// Late rows are not kept aside: by this the windows that they missed are computed anew.
+    pub recompute: Option<Arc<dyn Recompute>>,
     pub settings: Settings,
     pub goal: Goal,
 }
@@ -135,6 +141,34 @@ pub trait Fragment: Send + Sync {
 pub trait Finish: Send + Sync {
     /// Fills the hole with the rows of some shards. The plan has as many output partitions and runs once.
     fn bind(&self, rows: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// How early results are put out.
+#[derive(Clone)]
+pub struct Early {
+    /// How often.
+    pub every: Span,
+    /// The column of the result by which windows are told apart.
+    pub column: String,
+    /// From where on in that column windows are that are not final at a watermark.
+    pub open_from: Arc<dyn Fn(EventTime) -> EventTime + Send + Sync>,
+}
+
+/// Computes windows anew that were emitted before one of their facts came.
+#[async_trait]
+pub trait Recompute: Send + Sync {
+    /// The rows of the result that have the windows within a stretch of time: those that late rows have missed, and perhaps
+    /// others that are final.
+    fn windows(&self, missed: Interval) -> Replaced;
+
+    /// All that the result has to have in their place, over these versions of the sources' histories, as far as it is final at
+    /// a watermark.
+    async fn rows(
+        &self,
+        windows: &Replaced,
+        facts: &BTreeMap<String, Snapshot>,
+        watermark: EventTime,
+    ) -> Result<SendableRecordBatchStream>;
 }
 
 /// The world a job runs in.

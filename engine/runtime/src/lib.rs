@@ -66,7 +66,7 @@ pub mod record;
 pub mod progress;
 
 pub use fragment::scanned_bytes;
-pub use job::{Context, Finish, Fragment, Goal, Graph, Input, Job, Stage, TailInput};
+pub use job::{Context, Early, Finish, Fragment, Goal, Graph, Input, Job, Recompute, Stage, TailInput};
 pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
 pub use read::read_so_far;

@@ -30,6 +30,10 @@ pub struct ProgressUpdate {
     pub bytes_total: u64,
     pub written: u64,
     pub late: u64,
+    /// Late rows for which the windows they missed are computed anew.
+    pub repaired: u64,
+    /// Stretches of windows that wait for that.
+    pub repairs: usize,
     pub bad: u64,
     /// What became of each row.
     pub account: Account,
@@ -59,6 +63,8 @@ impl ProgressUpdate {
             bytes_total: 0,
             written: 0,
             late: 0,
+            repaired: 0,
+            repairs: 0,
             bad: 0,
             account: Account::default(),
             watermark: None,
@@ -106,6 +112,8 @@ pub struct Summary {
     pub elapsed: Duration,
     /// The most state that this run held at once.
     pub peak: StateSize,
+    /// Stretches of windows that wait to be computed anew.
+    pub repairs: usize,
 }
 
 impl Summary {
@@ -123,6 +131,7 @@ impl Summary {
             epoch: 0,
             elapsed: Duration::ZERO,
             peak: StateSize::default(),
+            repairs: 0,
         }
     }
 }

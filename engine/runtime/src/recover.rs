@@ -114,7 +114,7 @@ pub(crate) fn info(manifest: &Manifest) -> Result<BTreeMap<String, Value>> {
 async fn settle(job: &Job, sink: &dyn Sink, manifest: Option<&Manifest>) -> Result<Option<u64>> {
     let epoch = manifest.map_or(0, |m| m.epoch);
     let mine = manifest.and_then(|m| m.sinks.get(sink.name()));
-    let prepared = mine.map(|s| &s.prepared).filter(|p| !p.files.is_empty());
+    let prepared = mine.map(|s| &s.prepared).filter(|p| !p.is_empty());
     let after = mine.and_then(|s| s.committed);
     let last = sink.last_committed(&application(job, sink)).await?;
     match decide_start(epoch, prepared.is_some(), after, last.map(|l| l.epoch)) {
@@ -151,7 +151,7 @@ async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -
     let mut replay: Option<Replay> = None;
     for sink in [&job.sink, &job.rejects] {
         // Manifest N is only written once every sink has N-1.
-        let prepared = manifest.sinks.get(sink.name()).is_some_and(|s| !s.prepared.files.is_empty());
+        let prepared = manifest.sinks.get(sink.name()).is_some_and(|s| !s.prepared.is_empty());
         let known = manifest.sinks.get(sink.name()).and_then(|s| s.committed);
         let known = if prepared { Some(manifest.epoch) } else { known };
         let last = sink.last_committed(&application(job, sink.as_ref())).await?;
@@ -165,6 +165,9 @@ async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -
         }
         committed.insert(sink.name().to_string(), if has_lost { Some(lost) } else { known });
     }
+    // Where the lost epoch read nothing, but put windows right, there is nothing to do again but that.
+    let is_there = |r: &Replay| r.watermark == manifest.watermark && r.positions == manifest.positions;
+    let replay = replay.filter(|replay| !is_there(replay));
     tracing::warn!(job = job.name, lost, "{why}; going back to checkpoint {}", manifest.epoch);
     Ok(Start { epoch: lost, manifest: Some(manifest), committed, replay })
 }

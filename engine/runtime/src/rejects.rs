@@ -27,9 +27,8 @@ pub(crate) struct Collector {
 /// What a step rejected.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pub(crate) late: u64,
-    pub(crate) bad: u64,
-    pub(crate) rows: Vec<RecordBatch>,
+    pub(crate) late: Vec<RecordBatch>,
+    pub(crate) bad: Vec<RecordBatch>,
 }
 
 impl Collector {
@@ -82,12 +81,10 @@ impl Rejects for Collector {
         let rows = self.unseen(rows)?;
         self.book(rows.get_array_memory_size())?;
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        let count = match reason {
-            Reason::Late => &mut kept.late,
-            Reason::NoTime | Reason::Ahead => &mut kept.bad,
-        };
-        *count += rows.num_rows() as u64;
-        kept.rows.push(rows);
+        match reason {
+            Reason::Late => kept.late.push(rows),
+            Reason::NoTime | Reason::Ahead => kept.bad.push(rows),
+        }
         Ok(())
     }
 }

@@ -6,11 +6,17 @@
 //!
 //! * [`open`]: what a run begins with, or goes on from.
 //! * [`epoch`]: what ends an epoch.
+//! * [`early`]: results of windows that are still open.
+//! * [`repair`]: windows computed anew for late facts.
 //! * [`rest`]: where it rests, and how it leaves when it cannot wait.
 
 mod open;
 
 mod epoch;
+
+mod early;
+
+mod repair;
 
 mod rest;
 
@@ -18,14 +24,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::{JoinSet, SpawnedTask};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::StateSize;
-use watershed_core::sink::EpochWriter;
+use watershed_core::repair::{Repairs, needs};
+use watershed_core::sink::{EpochWriter, Replaced};
 use watershed_core::tail::Tail;
+use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::Checkpoints;
@@ -40,6 +49,9 @@ use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
 use crate::sources::{Next, Sources, Step};
 use crate::stop::Stop;
+
+use early::Shown;
+use repair::Repairer;
 
 /// The shortest epoch, and the part of the run so far that an epoch may last: early in a run epochs follow closely, later
 /// the commit interval rules. So a kill never costs more than about this part of the work.
@@ -102,6 +114,14 @@ struct Runner {
     /// How many shards froze them: a claim passes on the state of a run that may have had another number.
     state_shards: usize,
     held: Held,
+    /// Makes repairs, where late rows ask for them.
+    repairer: Option<Repairer>,
+    repairs: Repairs,
+    /// Windows that late rows of the step in hand have missed.
+    missed: Vec<Interval>,
+    /// What the files of the epoch in hand stand in for.
+    replaced: Option<Replaced>,
+    shown: Shown,
     replay: Option<Replay>,
     committing: Option<SpawnedTask<Result<()>>>,
     /// The sinks looking after their tables.
@@ -207,6 +227,7 @@ impl Runner {
             if self.replay.is_none() && self.epoch_is_due() {
                 self.end_epoch(false).await?;
             }
+            self.repair_when_due().await?;
             self.look_at(sources);
             self.tell();
         }
@@ -214,7 +235,18 @@ impl Runner {
             return if stopped { Ok(self.summary(false, true)) } else { Err(self.cannot_replay()) };
         }
         let ended = to_the_end && !stopped;
-        if self.steps_in_epoch > 0 || ended {
+        if ended && self.steps_in_epoch > 0 && !self.repairs.is_empty() {
+            self.end_epoch(false).await?;
+        }
+        claimed |= self.repair().await?;
+        if ended && !self.repairs.is_empty() {
+            return Err(Error::stopped(
+                "late facts are to be put right and are not in its sources' histories yet; bring the archive of their log up to \
+                 date, and end the job then (--final)",
+            ));
+        }
+        self.shown.leaving = true;
+        if self.steps_in_epoch > 0 || ended || self.early_is_due() {
             self.end_epoch(ended).await?;
         }
         self.settle().await?;
@@ -297,9 +329,20 @@ impl Runner {
     }
 
     async fn reject(&mut self, kept: Kept) -> Result<()> {
-        self.run.late += kept.late;
-        self.run.bad += kept.bad;
-        for batch in kept.rows {
+        let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        self.run.bad += count(&kept.bad);
+        let listed = match &self.repairer {
+            Some(_) => {
+                self.run.repaired += count(&kept.late);
+                self.note(&kept.late)?;
+                kept.bad
+            }
+            None => {
+                self.run.late += count(&kept.late);
+                kept.late.into_iter().chain(kept.bad).collect()
+            }
+        };
+        for batch in listed {
             self.writers.rejects.write(0, batch).await?;
         }
         Ok(())
@@ -318,12 +361,17 @@ impl Runner {
 
     fn account(&mut self, step: &Step) {
         self.positions = step.positions.clone();
+        self.repairs.note(std::mem::take(&mut self.missed), needs(&self.positions));
         self.bytes_done += step.bytes();
         self.run.slices += 1;
         self.steps_in_epoch += 1;
+        self.shown.stale = true;
     }
 
     fn epoch_is_due(&self) -> bool {
+        if self.early_is_due() {
+            return true;
+        }
         let wished = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
         let now = self.context.clock.elapsed();
         let at_stake = (now.saturating_sub(self.began) / PART_AT_STAKE).max(SHORTEST_EPOCH);
@@ -348,6 +396,8 @@ impl Runner {
             if replay.discard.iter().any(|s| s == self.job.rejects.name()) {
                 self.writers.rejects = fresh.rejects;
             }
+            // The table has the lost epoch's early results, if it had any.
+            self.shown.until = self.job.early.as_ref().map(|_| replay.watermark);
             self.replay = None;
             return Ok(true);
         }
@@ -382,6 +432,8 @@ impl Runner {
             bytes_total: self.bytes_total,
             written: self.run.written,
             late: self.run.late,
+            repaired: self.run.repaired,
+            repairs: self.repairs.len(),
             bad: self.run.bad,
             account: self.run.account,
             watermark: known(self.watermark),
@@ -412,6 +464,7 @@ impl Runner {
             epoch: self.epoch,
             elapsed: self.context.clock.elapsed().saturating_sub(self.began),
             peak: self.peak,
+            repairs: self.repairs.len(),
         }
     }
 }

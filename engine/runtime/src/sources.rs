@@ -15,6 +15,7 @@ mod pin;
 
 mod follow;
 
+pub(crate) use logs::archived;
 pub(crate) use pin::{by_pieces, pin_at};
 
 use std::collections::BTreeMap;

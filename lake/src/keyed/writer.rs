@@ -279,7 +279,7 @@ impl EpochWriter for KeyedWriter {
         if let Some(first) = files.first() {
             self.pending.put(&first.path, changes);
         }
-        Ok(PreparedCommit { files, archived: None })
+        Ok(PreparedCommit { files, ..PreparedCommit::default() })
     }
 }
 

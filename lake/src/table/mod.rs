@@ -13,6 +13,7 @@
 //! * `create`, `commit`: the two ways in which a log entry is made.
 //! * `tidy`: which partitions still get rows, and when to look after the others.
 //! * `archive`: how far a log is in the table.
+//! * `replace`: rows in the place of others, for windows that are put right.
 //! * `sink`: [`DeltaSink`], which ties them to core's seam.
 //! * `info`: what a table is, for people.
 //!
@@ -38,6 +39,8 @@ pub(crate) mod commit;
 mod tidy;
 
 pub(crate) mod archive;
+
+mod replace;
 
 mod sink;
 

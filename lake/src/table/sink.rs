@@ -25,6 +25,7 @@ use super::archive;
 use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
+use super::replace::Replace;
 use super::shape::{Key, Shape};
 use super::tidy::Tidy;
 use super::writer::DeltaEpochWriter;
@@ -181,6 +182,11 @@ impl DeltaSink {
         let judge = |state: &TableState| self.judge(Some(&id), state);
         let (rules, clock) = (Rules { judge: &judge, decide: &decide }, self.clock.as_ref());
         let Some(keyed) = &self.keyed else {
+            if let Some(replaced) = &prepared.replaced {
+                let (place, shape) = (&self.place, self.shape.as_ref());
+                let mut replace = Replace { place, prepared, replaced, shape, clock };
+                return commit::commit(place, state, &identified, &mut replace, clock, rules).await;
+            }
             let mut append = Append { prepared, partition_columns: &self.shape.partition_columns };
             return commit::commit(&self.place, state, &identified, &mut append, clock, rules).await;
         };

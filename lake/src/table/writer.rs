@@ -133,7 +133,7 @@ impl EpochWriter for DeltaEpochWriter {
     async fn finish(&self) -> Result<PreparedCommit> {
         Ok(PreparedCommit {
             files: self.close().await?.into_iter().map(|encoded| encoded.file).collect(),
-            archived: None,
+            ..PreparedCommit::default()
         })
     }
 }

@@ -112,15 +112,17 @@ pub(crate) fn files(snapshot: &Snapshot) -> Vec<DataFile> {
 
 /// The (ts, k) facts in files, sorted.
 pub(crate) fn facts(files: &[DataFile]) -> Vec<(i64, i64)> {
-    let mut facts = vec![];
-    for file in files {
-        let batch = read(&format!("/{}", file.path));
-        let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
-        let keys = batch.column_by_name("k").unwrap().as_primitive::<Int64Type>().clone();
-        facts.extend(times.values().iter().copied().zip(keys.values().iter().copied()));
-    }
+    let mut facts: Vec<(i64, i64)> = files.iter().flat_map(unsorted_facts).collect();
     facts.sort_unstable();
     facts
+}
+
+/// The (ts, k) facts of a file by their number in it.
+pub(crate) fn unsorted_facts(file: &DataFile) -> Vec<(i64, i64)> {
+    let batch = read(&format!("/{}", file.path));
+    let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
+    let keys = batch.column_by_name("k").unwrap().as_primitive::<Int64Type>().clone();
+    times.values().iter().copied().zip(keys.values().iter().copied()).collect()
 }
 
 pub(crate) fn read(path: &str) -> RecordBatch {

@@ -21,6 +21,8 @@ mod marks;
 
 mod racing;
 
+mod replacing;
+
 mod vacuum;
 
 mod writing;

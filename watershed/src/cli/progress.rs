@@ -170,6 +170,8 @@ impl Progress for Json {
             "bytes_total": update.bytes_total,
             "written": update.written,
             "late": update.late,
+            "repaired": update.repaired,
+            "repairs_waiting": update.repairs,
             "bad": update.bad,
             "watermark": update.watermark.map(|w| w.to_string()),
             "epoch": update.epoch,
@@ -210,6 +212,8 @@ fn text(update: &ProgressUpdate) -> String {
     parts.extend(update.lag_messages.map(|n| format!("{} messages behind", count(n))));
     parts.extend(update.eta().filter(|eta| !eta.is_zero()).map(|eta| format!("{} left", time(eta))));
     parts.extend((update.late > 0).then(|| format!("{} late", count(update.late))));
+    parts.extend((update.repaired > 0).then(|| format!("{} late put right", count(update.repaired))));
+    parts.extend((update.repairs > 0).then(|| format!("{} stretches of windows to put right", update.repairs)));
     parts.extend((update.bad > 0).then(|| format!("{} bad", count(update.bad))));
     parts.join(", ")
 }
@@ -238,13 +242,14 @@ fn summary_line(summary: &Summary) -> String {
         );
     }
     if summary.nothing_new {
-        return format!("{}: nothing new{watermark}", summary.job);
+        return format!("{}: nothing new{}{watermark}", summary.job, put_right(summary));
     }
     let run = &summary.run;
     let aside = match (run.late, run.bad) {
         (0, 0) => String::new(),
         (late, bad) => format!(", kept aside {} late and {} bad rows", count(late), count(bad)),
     };
+    let aside = aside + &put_right(summary);
     let account = &run.account;
     let seconds = summary.elapsed.as_secs_f64().max(0.001);
     format!(
@@ -261,6 +266,21 @@ fn summary_line(summary: &Summary) -> String {
         summary.epoch,
         if summary.stopped { "; stopped, run again to go on" } else { "" }
     )
+}
+
+/// What became of late facts for which windows are computed anew.
+fn put_right(summary: &Summary) -> String {
+    let mut text = String::new();
+    if summary.run.repaired > 0 {
+        text += &format!(", {} late rows whose windows are computed anew", count(summary.run.repaired));
+    }
+    if summary.repairs > 0 {
+        text += &format!(
+            " ({} stretches of windows wait until the history has all that was read)",
+            count(summary.repairs as u64)
+        );
+    }
+    text
 }
 
 /// What was not read, and why.

@@ -16,6 +16,7 @@ use crate::catalog::Kind;
 use crate::engine::{Engine, RunOptions};
 use crate::execute::Session;
 use crate::memory;
+use crate::repair::Windows;
 use crate::storable::Storable;
 use crate::tables::{self, RESULT};
 use crate::tails;
@@ -33,7 +34,21 @@ pub(crate) struct Made {
 /// Writes the catalog and the tables, and puts the job together, which is one of so many.
 pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usize) -> Result<Made> {
     let engine = session.engine;
-    let Planned { name, location, late, standing, settings, parallelism, lowered, known, output, archive } = planned;
+    let Planned {
+        name,
+        location,
+        late,
+        standing,
+        settings,
+        parallelism,
+        lowered,
+        known,
+        query,
+        created,
+        early,
+        output,
+        archive,
+    } = planned;
     let (entry, create) = match standing {
         Standing::Resume(entry) => {
             let create = match entry.kind {
@@ -90,6 +105,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let options = SinkOptions { lanes: 1, create: Create::AtFirstRows, buffer: options.buffer / 8, ..options };
     let late = DeltaSink::open(engine.stores(), "late", &late, rejected, options, clock.clone()).await?;
+    let recompute = Windows::of(session, &settings, &query, created, &lowered, &known).await?;
     let (inputs, holes) = bindings::inputs(&lowered, &known, &rejected_rows)?;
     let job = Job {
         graph: bindings::graph(&name, lowered, holes, parallelism, jobs, &tasks),
@@ -101,6 +117,8 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
         rejects: Arc::new(bindings::Changed::new(Arc::new(late), move |rows| {
             storable.rows(&tails::widened(rows, &rejected_rows)?)
         })),
+        recompute,
+        early,
         archive,
         settings,
         goal: Goal { to_the_end: session.options.to_the_end, until_caught_up: session.options.until_caught_up },

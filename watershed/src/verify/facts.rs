@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::lit;
 use datafusion::prelude::SessionContext;
@@ -15,6 +16,7 @@ use futures::TryStreamExt;
 use watershed_core::epoch::Manifest;
 use watershed_core::history::{DataFile, DeletedRows, Layout, Times};
 use watershed_core::scan::ScanFile;
+use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
 use watershed_operators::{WindowForm, Windows};
 use watershed_plan::{Lowered, files_table};
@@ -147,27 +149,36 @@ impl Facts {
             };
             let missed = needs.map_or(EventTime::MIN, |needs| needs.missed);
             let files = source.files.iter().filter(wanted).map(|f| f.scan(missed)).collect();
-            let table = files_table(source.layout.clone(), files);
-            let mut frame = SessionContext::new().read_table(table).map_err(in_query)?;
-            let schema = frame.schema().clone();
-            let time_type =
-                schema.field_with_unqualified_name(&source.time_column).map_err(in_query)?.data_type().clone();
-            let at = |time: EventTime| {
-                let literal = ScalarValue::TimestampMicrosecond(Some(time.0), None);
-                let zoned = ScalarValue::TimestampMicrosecond(Some(time.0), Some("UTC".into()));
-                lit(if matches!(time_type, DataType::Timestamp(_, Some(_))) { zoned } else { literal })
-            };
             let start = needs.map_or(EventTime::MIN, |n| n.start).max(self.from.unwrap_or(EventTime::MIN));
-            if start != EventTime::MIN {
-                frame = frame.filter(column(&source.time_column).gt_eq(at(start))).map_err(in_query)?;
-            }
-            if let Some(needs) = needs.filter(|n| n.end != EventTime::MAX) {
-                frame = frame.filter(column(&source.time_column).lt(at(needs.end))).map_err(in_query)?;
-            }
-            known.planner.add_table_provider(&source.name, frame.into_view())?;
+            let between = Interval { start, end: needs.map_or(EventTime::MAX, |n| n.end) };
+            let facts = facts_between(source.layout.clone(), files, &source.time_column, between)?;
+            known.planner.add_table_provider(&source.name, facts)?;
         }
         Ok(())
     }
+}
+
+/// The rows of some files whose event times lie in an interval.
+pub(crate) fn facts_between(
+    layout: Layout,
+    files: Vec<ScanFile>,
+    time_column: &str,
+    between: Interval,
+) -> Result<Arc<dyn TableProvider>> {
+    let mut frame = SessionContext::new().read_table(files_table(layout, files)).map_err(in_query)?;
+    let time_type = frame.schema().field_with_unqualified_name(time_column).map_err(in_query)?.data_type().clone();
+    let at = |time: EventTime| {
+        let literal = ScalarValue::TimestampMicrosecond(Some(time.0), None);
+        let zoned = ScalarValue::TimestampMicrosecond(Some(time.0), Some("UTC".into()));
+        lit(if matches!(time_type, DataType::Timestamp(_, Some(_))) { zoned } else { literal })
+    };
+    if between.start != EventTime::MIN {
+        frame = frame.filter(column(time_column).gt_eq(at(between.start))).map_err(in_query)?;
+    }
+    if between.end != EventTime::MAX {
+        frame = frame.filter(column(time_column).lt(at(between.end))).map_err(in_query)?;
+    }
+    Ok(frame.into_view())
 }
 
 impl Read {

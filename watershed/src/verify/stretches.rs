@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use watershed_core::epoch::Manifest;
 use watershed_core::history::{DataFile, Times};
-use watershed_core::time::Span;
+use watershed_core::time::{Interval, Span};
 use watershed_core::{Error, EventTime, Result};
 use watershed_operators::{WindowEnd, WindowForm, Windows};
 use watershed_plan::Lowered;
@@ -17,14 +16,15 @@ const BYTES: u64 = 256 << 20;
 
 /// Which of the view's columns tells windows apart, and what follows from it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
-    pub(super) column: String,
+pub(crate) struct Axis {
+    pub(crate) column: String,
     /// Windows at or after this are not final.
     pub(super) until: EventTime,
     /// Windows before this are none of the view's.
     pub(super) from: EventTime,
     /// Where several windows have one start: its column, and where the view begins.
     pub(super) starts: Option<(String, EventTime)>,
+    places: Places,
     /// How far before a window's place on the axis its facts begin, and how far behind they end.
     before: Span,
     after: Span,
@@ -32,31 +32,40 @@ pub(super) struct Axis {
     back: Span,
 }
 
+/// Where windows have their places on the axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Places {
+    /// At their ends.
+    Ends,
+    /// At their starts, and they are of this width.
+    Starts(Span),
+    /// At their starts, and they are so many months wide.
+    Months(u32),
+}
+
 /// Windows from `start` on, before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
-    pub(super) start: EventTime,
-    pub(super) end: EventTime,
+pub(crate) struct Stretch {
+    pub(crate) start: EventTime,
+    pub(crate) end: EventTime,
 }
 
 /// What a stretch's windows are made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Needs {
-    pub(super) start: EventTime,
-    pub(super) end: EventTime,
+pub(crate) struct Needs {
+    pub(crate) start: EventTime,
+    pub(crate) end: EventTime,
     /// Rows that missed the windows which end by this missed those of the stretch.
     pub(super) missed: EventTime,
 }
 
 impl Axis {
-    /// `None` for a view without windows.
-    pub(super) fn of(lowered: &Lowered, manifest: &Manifest) -> Result<Option<Axis>> {
+    /// `None` for a view without windows. At [`EventTime::MAX`] every window is final.
+    pub(crate) fn of(lowered: &Lowered, watermark: EventTime) -> Result<Option<Axis>> {
         let Some(last) = lowered.stages.last() else { return Ok(None) };
         let spec = &last.spec;
-        let watermark = match manifest.watermark {
-            // It closed every window, whatever the end of the last one.
-            _ if manifest.ended => EventTime::MAX,
-            EventTime::MIN => EventTime::MIN,
+        let watermark = match watermark {
+            EventTime::MIN | EventTime::MAX => watermark,
             w => spec.local(w),
         };
         let widths = lowered.stages.iter().map(|stage| width(stage.spec.windows));
@@ -68,8 +77,8 @@ impl Axis {
         let Some(column) = column else {
             let which = if by_end { "window_end" } else { "the start of its windows" };
             return Err(Error::input(format!(
-                "the view does not put out {which}, without which nobody can tell which of its rows are final; it cannot be \
-                 verified"
+                "it does not put out {which}, without which nobody can tell which of its rows are of which windows; SELECT that \
+                 as well"
             )));
         };
         let own = window_width(spec.windows, lowered);
@@ -77,24 +86,50 @@ impl Axis {
         let axis = match by_end {
             true => Axis {
                 column,
-                until: watermark.plus(Span(1)),
+                until: EventTime::MIN,
                 from,
                 starts: lowered.window_start.clone().zip(spec.from),
+                places: Places::Ends,
                 before: all,
                 after: below,
                 back: Span(0),
             },
             false => {
-                let until = match (watermark, spec.windows) {
-                    (EventTime::MIN, _) => EventTime::MIN,
-                    (EventTime::MAX, _) => EventTime::MAX,
-                    (w, Windows::Single(WindowEnd::Months(n))) => WindowForm::Months(n).start_after(w),
-                    (w, _) => w.minus(own).plus(Span(1)),
+                let places = match spec.windows {
+                    Windows::Single(WindowEnd::Months(n)) => Places::Months(n),
+                    _ => Places::Starts(own),
                 };
-                Axis { column, until, from, starts: None, before: below, after: all.max(own), back: own }
+                let (until, after) = (EventTime::MIN, all.max(own));
+                Axis { column, until, from, starts: None, places, before: below, after, back: own }
             }
         };
-        Ok(Some(axis))
+        Ok(Some(axis.at(watermark)))
+    }
+
+    /// The axis of a view's own windows at another watermark.
+    pub(crate) fn at(self, watermark: EventTime) -> Axis {
+        let until = match (watermark, self.places) {
+            (EventTime::MIN | EventTime::MAX, _) => watermark,
+            (w, Places::Ends) => w.plus(Span(1)),
+            (w, Places::Months(n)) => WindowForm::Months(n).start_after(w),
+            (w, Places::Starts(width)) => w.minus(width).plus(Span(1)),
+        };
+        Axis { until, ..self }
+    }
+
+    /// From where on windows are that are not final at a watermark, of a view's own windows.
+    pub(crate) fn open_from(&self, watermark: EventTime) -> EventTime {
+        self.clone().at(watermark).until
+    }
+
+    /// Where the windows lie that start and end within an interval.
+    pub(crate) fn within(&self, interval: Interval) -> Stretch {
+        let Interval { start, end } = interval;
+        match self.places {
+            Places::Ends => Stretch { start: start.plus(Span(1)), end: end.plus(Span(1)) },
+            Places::Months(_) => Stretch { start, end },
+            Places::Starts(width) => Stretch { start, end: end.minus(width).plus(Span(1)) },
+        }
     }
 
     /// From the first windows that facts can be in to the end of time, what lies outside included: rows there are extra.
@@ -112,7 +147,7 @@ impl Axis {
         cuts.into_iter().map(|end| Stretch { start: std::mem::replace(&mut from, end), end }).collect()
     }
 
-    pub(super) fn facts_of(&self, stretch: &Stretch) -> Needs {
+    pub(crate) fn facts_of(&self, stretch: &Stretch) -> Needs {
         let minus = |t: EventTime, s: Span| if t == EventTime::MIN { t } else { t.minus(s) };
         let start = minus(stretch.start.max(self.from), self.before);
         let end = if stretch.end == EventTime::MAX { stretch.end } else { stretch.end.plus(self.after) };

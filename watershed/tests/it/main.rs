@@ -10,6 +10,8 @@ mod control;
 
 mod docs;
 
+mod early;
+
 mod engine;
 
 mod estimates;
@@ -33,6 +35,8 @@ mod memory;
 mod oracle;
 
 mod readers;
+
+mod repair;
 
 mod spark;
 

@@ -17,7 +17,7 @@ fn every_name_sets_something() {
             "time_partition" => "day",
             "time_zone" => "Asia/Tokyo",
             "schedule" => "22:00-06:00",
-            "late" => continue, // There is one value only.
+            "late" => "repair",
             "on_change" => "ignore",
             "on_error" => "fail",
             _ => "5 MB",
@@ -56,7 +56,7 @@ fn wrong_values_say_what_is_expected() {
     assert!(message("target_file_size", "0").contains("expected a size"));
     assert!(message("bounded", "maybe").contains("true or false"));
     assert!(message("time_zone", "Asia/Tokio").contains("did you mean 'Asia/Tokyo'?"));
-    assert!(message("late", "repair").contains("not supported yet"));
+    assert!(message("late", "never").contains("'table' or 'repair'"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use watershed_core::error::{Error, Place, Result};
+use watershed_core::settings::parse_span;
 use watershed_core::time::Span;
 
 use super::place::{place, span_place};
@@ -123,7 +124,8 @@ impl Statements<'_> {
             let options = self.options()?;
             self.expect_word("AS", "WITH (…) or AS and a query")?;
             let query = self.query()?;
-            let view = CreateMaterializedView { name, or_replace, if_not_exists, options, query };
+            let emit_every = self.emit_every()?;
+            let view = CreateMaterializedView { name, or_replace, if_not_exists, options, query, emit_every };
             return Ok(Statement::CreateMaterializedView(view));
         }
         if self.word("SINK") {
@@ -146,6 +148,19 @@ impl Statements<'_> {
             return self.create_external_table(or_replace);
         }
         Err(unexpected("SOURCE, MATERIALIZED VIEW, VIEW, SINK, TABLE or EXTERNAL TABLE", self.parser.peek_token_ref()))
+    }
+
+    /// `EMIT EVERY '5 seconds'`, or nothing.
+    fn emit_every(&mut self) -> Result<Option<Span>> {
+        let at = self.here();
+        if !self.words(&["EMIT", "EVERY"]) {
+            return Ok(None);
+        }
+        self.word("INTERVAL");
+        let every = parse_span(&self.value()?).filter(|every| every.0 > 0);
+        let every =
+            every.ok_or_else(|| Error::sql_at("EMIT EVERY is followed by a duration, such as '5 seconds'", at))?;
+        Ok(Some(every))
     }
 
     fn create_source(&mut self, or_replace: bool) -> Result<Statement> {

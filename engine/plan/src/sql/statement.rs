@@ -68,7 +68,7 @@ pub struct CreateSource {
     pub options: Options,
 }
 
-/// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (…)] AS query`
+/// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (…)] AS query [EMIT EVERY '…']`
 #[derive(Clone, Debug)]
 pub struct CreateMaterializedView {
     pub name: String,
@@ -76,6 +76,8 @@ pub struct CreateMaterializedView {
     pub if_not_exists: bool,
     pub options: Options,
     pub query: ast::Query,
+    /// How often results of windows that are still open are put out.
+    pub emit_every: Option<Span>,
 }
 
 /// `CREATE [OR REPLACE] SINK [IF NOT EXISTS] name WITH (topic = '…', …) AS query`
@@ -201,7 +203,8 @@ impl fmt::Display for Statement {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));
                 write!(f, "CREATE {replace}MATERIALIZED VIEW {unless}{}", name(&s.name))?;
                 options(f, &s.options)?;
-                write!(f, " AS {}", s.query)
+                write!(f, " AS {}", s.query)?;
+                s.emit_every.map_or(Ok(()), |every| write!(f, " EMIT EVERY '{} microseconds'", every.0))
             }
             Statement::CreateSink(s) => {
                 let (replace, unless) = (flag(s.or_replace, "OR REPLACE "), flag(s.if_not_exists, "IF NOT EXISTS "));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::common::runtime::SpawnedTask;
 use watershed_core::epoch::{ChunkRef, FORMAT, Manifest, Position, SinkEpoch};
-use watershed_core::sink::{Archived, ArchivedPart, PreparedCommit};
+use watershed_core::sink::{Archived, ArchivedPart, PreparedCommit, Replaced};
 use watershed_core::{Error, Result};
 
 use super::rest::Kept;
@@ -24,8 +24,10 @@ impl Runner {
     pub(super) async fn end_epoch(&mut self, ended: bool) -> Result<()> {
         let writers = std::mem::replace(&mut self.writers, Writers::start(&self.job)?);
         self.freeze().await?;
+        let early = self.show(&writers, ended).await?;
+        let replaced = together(self.replaced.take(), early);
         let archived = self.job.archive.as_ref().and_then(|archive| archived(archive, &self.positions));
-        let result = PreparedCommit { archived, ..writers.main.finish().await? };
+        let result = PreparedCommit { archived, replaced, ..writers.main.finish().await? };
         let prepared = BTreeMap::from([
             (self.job.sink.name().to_string(), result),
             (self.job.rejects.name().to_string(), writers.rejects.finish().await?),
@@ -35,7 +37,7 @@ impl Runner {
         self.checkpoints.create(&manifest).await?;
         self.epoch = manifest.epoch;
         self.kept = Kept { watermark: self.watermark, run: self.run };
-        self.commits += u64::from(manifest.sinks.values().any(|s| !s.prepared.files.is_empty()));
+        self.commits += u64::from(manifest.sinks.values().any(|s| !s.prepared.is_empty()));
         tracing::info!(
             job = self.job.name,
             epoch = manifest.epoch,
@@ -45,7 +47,7 @@ impl Runner {
             "checkpoint"
         );
         for (sink, epoch) in &manifest.sinks {
-            if !epoch.prepared.files.is_empty() {
+            if !epoch.prepared.is_empty() {
                 self.committed.insert(sink.clone(), Some(manifest.epoch));
             }
         }
@@ -140,7 +142,21 @@ impl Runner {
             counts: self.before + self.run,
             join: self.join,
             ended,
+            early: self.shown.until,
+            repairs: self.repairs.clone(),
         }
+    }
+}
+
+/// What two parts of an epoch stand in for.
+fn together(one: Option<Replaced>, other: Option<Replaced>) -> Option<Replaced> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.times.extend(other.times);
+            one.times.sort();
+            Some(one)
+        }
+        (one, other) => one.or(other),
     }
 }
 
@@ -167,7 +183,7 @@ async fn commit(job: Arc<Job>, manifest: Manifest, tails: Tails, clean: Option<C
     let info = recover::info(&manifest)?;
     for sink in [&job.sink, &job.rejects] {
         let Some(mine) = manifest.sinks.get(sink.name()) else { continue };
-        if !mine.prepared.files.is_empty() {
+        if !mine.prepared.is_empty() {
             let identity = recover::identity(&job, sink.as_ref(), manifest.epoch, mine.committed);
             sink.commit(&identity, &mine.prepared, &info).await?;
         }

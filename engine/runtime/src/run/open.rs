@@ -9,6 +9,8 @@ use watershed_core::operator::{Operator, StateSize};
 use watershed_core::tail::Start;
 use watershed_core::{Error, EventTime, Result};
 
+use super::early::Shown;
+use super::repair::Repairer;
 use super::{Runner, Writers, known, rest};
 use crate::checkpoint::Checkpoints;
 use crate::control::{Order, Reins};
@@ -96,6 +98,19 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
         state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
         held,
+        repairer: job.recompute.as_ref().map(|recompute| Repairer::new(recompute, &inputs, began)),
+        repairs: manifest.map(|m| m.repairs.clone()).unwrap_or_default(),
+        missed: vec![],
+        shown: Shown {
+            until: match manifest {
+                // What a lost epoch has put out is not known.
+                Some(m) if job.early.is_some() && start.epoch > m.epoch => Some(m.watermark),
+                other => other.and_then(|m| m.early),
+            },
+            at: began,
+            ..Shown::default()
+        },
+        replaced: None,
         replay: start.replay,
         committing: None,
         tidying: JoinSet::new(),

@@ -75,11 +75,13 @@ impl Runner {
     /// Waits for more of the logs, at most until the epoch has to end or a moment has passed.
     pub(super) async fn quiet(&mut self, sources: &mut Sources) -> Result<()> {
         match self.steps_in_epoch {
+            0 if self.early_is_due() => self.end_epoch(false).await?,
             // A commit that failed is told at once, not with the next one.
             0 => self.settle().await?,
             _ if self.replay.is_none() && self.epoch_is_due() => self.end_epoch(false).await?,
             _ => {}
         }
+        self.repair_when_due().await?;
         self.look_at(sources);
         if self.context.clock.elapsed().saturating_sub(self.told) >= TOLD {
             self.tell();

@@ -224,7 +224,7 @@ pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot) -> Result<Option
 }
 
 /// How far each part of the log is in a version of the history, `next` being what follows.
-async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<TailPosition> {
+pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<TailPosition> {
     let location = &input.history.layout().location;
     let records: Records = input.history.records(&snapshot.version).await?;
     let Some((name, parts)) = log::archive(&records, tail.archive.as_deref(), location)? else {

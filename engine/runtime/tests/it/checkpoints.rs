@@ -29,6 +29,8 @@ fn manifest(epoch: u64, attempt: u128) -> Manifest {
         counts: Counts::default(),
         join: 0,
         ended: false,
+        early: None,
+        repairs: Default::default(),
     }
 }
 

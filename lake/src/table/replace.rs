@@ -1,0 +1,181 @@
+//! An epoch's files in the place of rows that the table has: those whose time in a column lies in an interval.
+//!
+//! It is how windows of a view are put right that were emitted before: all their rows go, and the new ones come, in one
+//! commit. No key is asked for, so a row that is no more is gone as well, and NULL in a key is a value like any other.
+//!
+//! ```text
+//!  live files ─ bounds of the column ─▶ those that may have such rows ─ read that column ─▶ marks ─▶ vectors ─▶ actions
+//! ```
+//!
+//! **Invariant:** which rows go is found out on the version right before the commit, and anew whenever another commit came
+//! first: nothing of an attempt is kept for the next.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use async_trait::async_trait;
+use deltalake::kernel::Add;
+use futures::{StreamExt, TryStreamExt};
+use roaring::RoaringTreemap;
+use serde_json::json;
+use watershed_core::clock::Clock;
+use watershed_core::history::Times;
+use watershed_core::sink::{PreparedCommit, Replaced};
+use watershed_core::{Error, EventTime, Result};
+
+use super::commit::{Actions, Change, Conflict, add, body, conflict};
+use super::shape::{Shape, Stored};
+use crate::data_file::{DataFile, constant};
+use crate::history::statistics_of;
+use crate::keyed::live::{LiveFile, LiveFiles};
+use crate::keyed::vectors;
+use crate::log::{Refreshed, TableState, features};
+use crate::stores::Place;
+
+/// Files whose column is read at once.
+const CONCURRENT: usize = 4;
+
+/// Rows of a column that are read at a time.
+const BATCH: usize = 8192;
+
+/// See the module's page.
+pub(crate) struct Replace<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) prepared: &'a PreparedCommit,
+    pub(crate) replaced: &'a Replaced,
+    pub(crate) shape: &'a Shape,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+/// What becomes of a file that is live.
+struct Marked {
+    file: Arc<LiveFile>,
+    /// All rows of it that are marked from now on; `None`: none of its rows is left.
+    marks: Option<Arc<RoaringTreemap>>,
+}
+
+#[async_trait]
+impl Change for Replace<'_> {
+    async fn follow(&mut self, applications: &[&str], came: &Refreshed) -> Result<Conflict> {
+        Ok(match came {
+            Refreshed::Commits(winning) => conflict(applications, winning),
+            Refreshed::Anew => Conflict::Table,
+        })
+    }
+
+    async fn actions(&mut self, state: &TableState, now: i64) -> Result<Actions> {
+        let table = self.place.url.as_str();
+        features::check_replaceable(table, &state.metadata)?;
+        if features::feeds_changes(&state.metadata) {
+            return Err(Error::stopped(format!(
+                "table {table} keeps a change data feed (delta.enableChangeDataFeed), which windows that are put right do not \
+                 write; remove the property, or build the view anew with late = 'table'"
+            )));
+        }
+        let live = LiveFiles::load(self.place, state.version, &self.shape.partition_columns).await?;
+        let files: Vec<Arc<LiveFile>> = live.iter().filter(|file| self.may_have(file)).cloned().collect();
+        let marked = futures::stream::iter(files.into_iter().map(|file| self.mark(file)));
+        let marked: Vec<Option<Marked>> = marked.buffered(CONCURRENT).try_collect().await?;
+        let (mut actions, mut again, mut marks) = (vec![], vec![], vec![]);
+        for Marked { file, marks: of_file } in marked.into_iter().flatten() {
+            actions.push(("remove", body(&file.remove_action(now, true))?));
+            if let Some(of_file) = of_file {
+                let stats = file.add.stats.as_deref().map(vectors::loose);
+                again.push(Add { data_change: true, deletion_vector: None, stats, ..file.add.clone() });
+                marks.push(of_file);
+            }
+        }
+        for file in &self.prepared.files {
+            actions.push(("add", body(&add(file, now)?)?));
+        }
+        let written = vectors::write(self.place, self.clock.id(), &marks).await?;
+        for (add, vector) in again.into_iter().zip(written) {
+            actions.push(("add", body(&Add { deletion_vector: Some(vector), ..add })?));
+        }
+        // The view owns its table, so it may ask of readers what a repair needs.
+        if !marks.is_empty()
+            && let Some((protocol, metadata)) = features::with_deletion_vectors(table, state, true)?
+        {
+            actions.push(("protocol", body(&protocol)?));
+            actions.push(("metaData", body(&metadata)?));
+        }
+        let Replaced { column, times } = self.replaced;
+        let predicate = times.iter().map(|of| format!("({column} >= '{}' AND {column} < '{}')", of.start, of.end));
+        Ok(Actions {
+            operation: "WRITE",
+            // Spark takes text only.
+            parameters: json!({
+                "mode": "Overwrite",
+                "predicate": predicate.collect::<Vec<_>>().join(" OR "),
+                "partitionBy": json!(self.shape.partition_columns).to_string(),
+            }),
+            blind: false,
+            actions,
+        })
+    }
+}
+
+impl Replace<'_> {
+    /// Whether statistics leave it open that a file has such rows.
+    fn may_have(&self, file: &LiveFile) -> bool {
+        let Replaced { column, times } = self.replaced;
+        match statistics_of(file.add.stats.as_deref(), Some(column)).1 {
+            Times::Known { min, max, .. } => times.iter().any(|of| min < of.end && max >= of.start),
+            Times::Unknown => true,
+        }
+    }
+
+    /// The rows of a file that go; `None` if none does.
+    async fn mark(&self, file: Arc<LiveFile>) -> Result<Option<Marked>> {
+        let Replaced { column, times } = self.replaced;
+        let missing = || {
+            Error::stopped(format!(
+                "table {} has no column {column}, by which its windows are told apart; build the view anew",
+                self.place.url
+            ))
+        };
+        let size = u64::try_from(file.add.size).unwrap_or_default();
+        let opened = DataFile::open(self.place, &file.add.path, size).await?;
+        let rows = opened.rows();
+        let known = file.marks(self.place).await?;
+        let mut marks = RoaringTreemap::new();
+        let odd = |e| Error::stopped(format!("{}{}: {column} holds no times: {e}", self.place.url, file.add.path));
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let goes = |time: i64| {
+            let at = times.partition_point(|of| of.end <= EventTime(time));
+            times.get(at).is_some_and(|of| of.start <= EventTime(time))
+        };
+        match self.shape.find(column).ok_or_else(missing)? {
+            Stored::InPartitions(at, field) => {
+                let value = file.partition.get(at).and_then(Option::as_deref);
+                let value = constant(value, field.data_type(), 1).and_then(|value| cast(&value, &micros));
+                let value = value.map_err(odd)?;
+                let value = value.as_primitive::<TimestampMicrosecondType>();
+                if value.is_valid(0) && goes(value.value(0)) {
+                    marks.insert_range(0..rows);
+                }
+            }
+            Stored::InFiles(_, field) => {
+                let mut batches = opened.read(&[field], None, BATCH)?;
+                let mut row = 0;
+                while let Some(batch) = batches.try_next().await? {
+                    let of_batch = cast(batch.column(0), &micros).map_err(odd)?;
+                    for time in of_batch.as_primitive::<TimestampMicrosecondType>() {
+                        if time.is_some_and(goes) {
+                            marks.insert(row);
+                        }
+                        row += 1;
+                    }
+                }
+            }
+        }
+        if marks.is_subset(&known) {
+            return Ok(None);
+        }
+        marks |= known.as_ref();
+        let marks = (marks.len() < rows).then(|| Arc::new(marks));
+        Ok(Some(Marked { file, marks }))
+    }
+}
