@@ -9,12 +9,15 @@ export WATERSHED ?= $(CARGO_TARGET_DIR)/release/watershed
 CHAOS ?= 2000
 KEYED ?= 3000
 
+# How many seconds `make soak` lasts.
+SOAK ?= 1800
+
 # How many queries `make random` draws, and from which seed on.
 QUERIES ?= 2000
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo clean-demo test test-s3 fmt lint features bench chaos keyed random
+.PHONY: help build demo clean-demo test test-s3 fmt lint features bench chaos keyed random soak
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +60,10 @@ chaos: ## Kill jobs and fail stores CHAOS times (2000), and look for anything lo
 
 keyed: ## Hold KEYED keyed tables (3000) against a map, with writers, upkeep and readers interleaved at random
 	WATERSHED_KEYED=$(KEYED) cargo test --release --package watershed-lake --test it keyed:: -- --nocapture
+
+soak: ## Half an hour (SOAK seconds) of live load over Kafka, with kills: nothing lost, nothing twice, memory flat
+	WATERSHED_SOAK=$(SOAK) WATERSHED_KAFKA="$$(tools/kafka.sh)" \
+		cargo test --release --package watershed --test it kafka::soak -- --nocapture
 
 random: ## Draw QUERIES queries (2000) from SEED on, and hold each against DataFusion's batch answer
 	WATERSHED_QUERIES=$(QUERIES) WATERSHED_SEED=$(SEED) \

@@ -8,8 +8,12 @@ mod kills;
 
 mod messages;
 
+mod repaired;
+
 mod sink;
 
 mod sink_killed;
+
+mod soak;
 
 mod world;
