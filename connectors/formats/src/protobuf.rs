@@ -9,7 +9,7 @@
 //! * `descriptors`: the message type; `framing`: where a payload's message begins.
 //! * `shape`: what of it is read, and as what; `infer`: its columns where nobody declared any.
 //! * `wire`, `scalar`: fields and their values as they are written.
-//! * `column`, `store`, `finish`: columns that grow row by row, and as arrow has them.
+//! * `column`, `store`, `finish`: columns that grow row by row, and as arrow has them; `bad`: why a message gives no row.
 //!
 //! A field that is not there has its default, as Protobuf says, unless one can tell: a message, a field in a `oneof`, an
 //! `optional` one, and all of proto2 are NULL then. (A default that proto2 declares is no value of the message, so it does
@@ -33,6 +33,8 @@ mod wire;
 
 mod scalar;
 
+mod bad;
+
 mod column;
 
 mod store;
@@ -43,7 +45,7 @@ use arrow::array::BinaryArray;
 use arrow::datatypes::{Fields, TimeUnit};
 use watershed_core::{Error, Result};
 
-use self::column::{Bad, Row};
+use self::column::Row;
 use self::framing::Framing;
 use self::shape::{Asked, Shape};
 use crate::apart::{Attempted, Fault, Read, read_apart};
@@ -87,17 +89,14 @@ impl Protobuf {
         let mut rows = Row::new(&self.shape, messages.len(), "column");
         let mut refused = Refused::new();
         for (at, message) in messages.iter().enumerate() {
-            let added = match self.framing.message(payloads.value(*message)) {
-                Ok(message) => rows.add(message, at),
-                Err(reason) => {
-                    rows.skip();
-                    Err(reason.into())
-                }
-            };
-            match added {
+            let message = self.framing.message(payloads.value(*message));
+            match message.and_then(|message| rows.add(message)) {
                 Ok(()) => {}
-                Err(Bad { reason, too_many: true }) => return Err(reason.into()),
-                Err(Bad { reason, .. }) => _ = refused.insert(at, reason),
+                Err(bad) if bad.is_too_many() => return Err(bad.reason().into()),
+                Err(bad) => {
+                    rows.none(at);
+                    refused.insert(at, bad.reason());
+                }
             }
         }
         Ok(Attempted { columns: rows.finish()?, refused })

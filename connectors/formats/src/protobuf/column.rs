@@ -8,29 +8,11 @@
 
 use std::collections::HashSet;
 
+use super::bad::Bad;
 use super::scalar::Scalar;
 use super::shape::{Plan, Reading, Shape};
 use super::store::{Key, Store};
 use super::wire::{Reader, Wire};
-
-/// Why a message gives no row.
-pub(super) struct Bad {
-    pub(super) reason: String,
-    /// It is not its fault alone: a batch of fewer messages may do.
-    pub(super) too_many: bool,
-}
-
-impl<S: Into<String>> From<S> for Bad {
-    fn from(reason: S) -> Self {
-        Bad { reason: reason.into(), too_many: false }
-    }
-}
-
-impl Bad {
-    fn within(self, what: &str, name: &str) -> Self {
-        Bad { reason: format!("{what} '{name}': {}", self.reason), ..self }
-    }
-}
 
 /// The columns of a message type.
 pub(super) struct Row<'a> {
@@ -71,14 +53,16 @@ impl<'a> Row<'a> {
         Row { shape, columns: shape.columns.iter().map(|plan| Column::new(plan, rows)).collect(), what }
     }
 
-    /// Adds a row: that of this message, or one of NULLs if it is malformed.
-    pub(super) fn add(&mut self, message: &'a [u8], rows: usize) -> Result<(), Bad> {
-        let added = self.read(message).and_then(|()| self.end());
-        if added.is_err() {
-            self.rewind(rows);
-            self.skip();
-        }
-        added
+    /// Adds the row of a message.
+    pub(super) fn add(&mut self, message: &'a [u8]) -> Result<(), Bad> {
+        self.read(message)?;
+        self.end()
+    }
+
+    /// Adds one of NULLs in the place of one that came to nothing; so many there are before it.
+    pub(super) fn none(&mut self, rows: usize) {
+        self.rewind(rows);
+        self.skip();
     }
 
     /// Fields of a message into the row in progress.
@@ -113,8 +97,7 @@ impl<'a> Row<'a> {
         self.columns.iter_mut().for_each(Column::forget);
     }
 
-    /// Adds a row of NULLs.
-    pub(super) fn skip(&mut self) {
+    fn skip(&mut self) {
         self.columns.iter_mut().for_each(Column::skip);
     }
 }
@@ -270,5 +253,5 @@ fn rows(offsets: &[i32]) -> usize {
 }
 
 fn offset(items: usize) -> Result<i32, Bad> {
-    i32::try_from(items).map_err(|_| Bad { reason: "it has more items than a list may have".into(), too_many: true })
+    i32::try_from(items).map_err(|_| Bad::too_many("it has more items than a list may have"))
 }

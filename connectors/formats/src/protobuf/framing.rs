@@ -14,6 +14,7 @@
 use prost_reflect::{FileDescriptor, MessageDescriptor};
 use watershed_core::{Error, Result};
 
+use super::bad::Bad;
 use super::scalar::zigzag;
 use super::wire::Reader;
 use crate::options::{Options, PROTOBUF_FRAMING};
@@ -45,14 +46,16 @@ impl Framing {
     }
 
     /// The message in a payload.
-    pub(super) fn message<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], String> {
+    pub(super) fn message<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Bad> {
         let Framing::Confluent { file, message, indexes } = self else { return Ok(payload) };
         let framed = match payload {
             [0, id @ ..] if id.len() >= 4 => &id[4..],
             [] => return Err("it is empty".into()),
             [0, ..] => return Err("it ends within the id of its schema".into()),
             [first, ..] => {
-                return Err(format!("it begins with the byte 0x{first:02x}, not with the 0 before a schema's id"));
+                return Err(
+                    format!("it begins with the byte 0x{first:02x}, not with the 0 before a schema's id").into()
+                );
             }
         };
         // By far the most.
@@ -65,16 +68,16 @@ impl Framing {
             return Ok(reader.rest());
         }
         Err(match name(file, &found) {
-            Some(name) => format!("it is a {name}, not a {message}"),
-            None => format!("its message indexes {found:?} are those of no message in {}", file.name()),
+            Some(name) => format!("it is a {name}, not a {message}").into(),
+            None => format!("its message indexes {found:?} are those of no message in {}", file.name()).into(),
         })
     }
 }
 
-fn read(reader: &mut Reader<'_>) -> Result<Vec<usize>, String> {
-    let mut index = || -> Result<usize, String> {
+fn read(reader: &mut Reader<'_>) -> Result<Vec<usize>, Bad> {
+    let mut index = || -> Result<usize, Bad> {
         let number = reader.varint().map_err(|_| "it ends within its message indexes")?;
-        usize::try_from(zigzag(number)).map_err(|_| "its message indexes are none".to_string())
+        usize::try_from(zigzag(number)).map_err(|_| Bad::from("its message indexes are none"))
     };
     match index()? {
         0 => Ok(vec![0]),

@@ -5,6 +5,7 @@
 
 use prost_reflect::Kind;
 
+use super::bad::Bad;
 use super::wire::{Reader, Wire};
 
 /// A type by its name in `.proto`; enums are numbers here.
@@ -90,7 +91,8 @@ impl Scalar {
         !matches!(self, Scalar::String | Scalar::Bytes)
     }
 
-    pub(super) fn value<'a>(self, wire: Wire<'a>) -> Result<Value<'a>, String> {
+    #[inline(always)]
+    pub(super) fn value<'a>(self, wire: Wire<'a>) -> Result<Value<'a>, Bad> {
         use Scalar::*;
         let beyond = || format!("{} is beyond {}", if let Wire::Varint(v) = wire { v } else { 0 }, self.name());
         Ok(match (self, wire) {
@@ -118,12 +120,12 @@ impl Scalar {
                 std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
                 Value::Bytes(bytes)
             }
-            _ => return Err(format!("{} has not the wire type {}", self.name(), wire.name())),
+            _ => return Err(format!("{} has not the wire type {}", self.name(), wire.name()).into()),
         })
     }
 
     /// The next of several that are packed.
-    pub(super) fn packed<'a>(self, from: &mut Reader<'a>) -> Result<Wire<'a>, String> {
+    pub(super) fn packed<'a>(self, from: &mut Reader<'a>) -> Result<Wire<'a>, Bad> {
         Ok(match self {
             Scalar::Double | Scalar::Fixed64 | Scalar::Sfixed64 => Wire::Fixed64(from.fixed64()?),
             Scalar::Float | Scalar::Fixed32 | Scalar::Sfixed32 => Wire::Fixed32(from.fixed32()?),

@@ -13,7 +13,8 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, TimeUnit};
 
-use super::column::{Bad, nested};
+use super::bad::Bad;
+use super::column::nested;
 use super::scalar::{Scalar, Value};
 use super::shape::{Names, Plan, Reading};
 use super::wire::{Reader, Wire};
@@ -141,6 +142,7 @@ impl<'a> Store<'a> {
         }
     }
 
+    #[inline(always)]
     fn set(&mut self, value: Value<'a>, plan: &Plan) -> Result<(), Bad> {
         match (self, value) {
             (Store::Integers(of), Value::Signed(number)) => of.next = number,
@@ -200,16 +202,14 @@ impl<'a> Store<'a> {
             Store::Bytes { next, ends, bytes } => {
                 bytes.extend_from_slice(std::mem::take(next));
                 let end = i32::try_from(bytes.len());
-                let reason = || "it has more text than a column may have".to_string();
-                ends.push(end.map_err(|_| Bad { reason: reason(), too_many: true })?);
+                ends.push(end.map_err(|_| Bad::too_many("it has more text than a column may have"))?);
             }
             Store::Names { of, names, bytes } => {
                 // A number of one byte may have a long name.
                 *bytes += names.name(of.next).map_or(11, str::len);
                 of.end();
                 if i32::try_from(*bytes).is_err() {
-                    let reason = "its enums have more text than a column may have".into();
-                    return Err(Bad { reason, too_many: true });
+                    return Err(Bad::too_many("its enums have more text than a column may have"));
                 }
             }
             Store::Times { seconds, nanos, values } => {

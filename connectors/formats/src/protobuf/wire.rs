@@ -1,7 +1,11 @@
 //! The [wire format](https://protobuf.dev/programming-guides/encoding/): a message as its fields, whatever they mean.
 //!
+//! What is done for each field is inlined: handing a value over in memory would cost more than reading it.
+//!
 //! Invariant: every value lies within the bytes it was read from; nothing is copied, and what is nested is not walked
 //! recursively.
+
+use super::bad::Bad;
 
 /// A field's value, as it stands in the message.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,13 +54,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field, by its number; `None`: the message is at its end.
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, String> {
+    #[inline(always)]
+    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, Bad> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let value = match self.tag()? {
             (number, 3) => (number, Wire::Group(self.group(number)?)),
-            (number, 4) => return Err(format!("group {number} ends, and did not begin")),
+            (number, 4) => return Err(format!("group {number} ends, and did not begin").into()),
             (number, of_type) => (number, self.value(of_type)?),
         };
         Ok(Some(value))
@@ -64,11 +69,15 @@ impl<'a> Reader<'a> {
 
     /// Seven bits a byte, the lowest first.
     #[inline]
-    pub(super) fn varint(&mut self) -> Result<u64, String> {
+    pub(super) fn varint(&mut self) -> Result<u64, Bad> {
         if let [byte @ 0..=0x7f, rest @ ..] = self.rest {
             self.rest = rest;
             return Ok(u64::from(*byte));
         }
+        self.longer()
+    }
+
+    fn longer(&mut self) -> Result<u64, Bad> {
         let mut value = 0u64;
         for (at, byte) in self.rest.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);
@@ -81,22 +90,23 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < 10 { CUT.into() } else { "a number in it is longer than 64 bits".into() })
+        Err(if self.rest.len() < 10 { CUT } else { "a number in it is longer than 64 bits" }.into())
     }
 
-    pub(super) fn fixed64(&mut self) -> Result<u64, String> {
+    pub(super) fn fixed64(&mut self) -> Result<u64, Bad> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(CUT)?;
         self.rest = rest;
         Ok(u64::from_le_bytes(*bytes))
     }
 
-    pub(super) fn fixed32(&mut self) -> Result<u32, String> {
+    pub(super) fn fixed32(&mut self) -> Result<u32, Bad> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(CUT)?;
         self.rest = rest;
         Ok(u32::from_le_bytes(*bytes))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], String> {
+    #[inline(always)]
+    fn bytes(&mut self) -> Result<&'a [u8], Bad> {
         let length = self.varint()?;
         let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
         let (bytes, rest) = split.ok_or(CUT)?;
@@ -105,40 +115,42 @@ impl<'a> Reader<'a> {
     }
 
     /// A field's number and the number of its wire type.
-    fn tag(&mut self) -> Result<(u32, u8), String> {
+    #[inline]
+    fn tag(&mut self) -> Result<(u32, u8), Bad> {
         let tag = self.varint()?;
         match tag >> 3 {
             number @ 1..=LARGEST => Ok((number as u32, (tag & 7) as u8)),
-            number => Err(format!("{number} is no number of a field")),
+            number => Err(format!("{number} is no number of a field").into()),
         }
     }
 
     /// One that is no group.
-    fn value(&mut self, of_type: u8) -> Result<Wire<'a>, String> {
+    #[inline(always)]
+    fn value(&mut self, of_type: u8) -> Result<Wire<'a>, Bad> {
         Ok(match of_type {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(self.fixed64()?),
             2 => Wire::Bytes(self.bytes()?),
             5 => Wire::Fixed32(self.fixed32()?),
-            other => return Err(format!("{other} is no wire type")),
+            other => return Err(format!("{other} is no wire type").into()),
         })
     }
 
     /// What a group holds that has begun.
-    fn group(&mut self, number: u32) -> Result<&'a [u8], String> {
+    fn group(&mut self, number: u32) -> Result<&'a [u8], Bad> {
         let whole = self.rest;
         let mut open = vec![number];
         loop {
             let length = whole.len() - self.rest.len();
             match self.tag()? {
                 (_, 3) if open.len() == DEEPEST => {
-                    return Err(format!("groups in it are nested deeper than {DEEPEST} levels"));
+                    return Err(format!("groups in it are nested deeper than {DEEPEST} levels").into());
                 }
                 (number, 3) => open.push(number),
                 (number, 4) => match open.pop() {
                     Some(begun) if begun == number && open.is_empty() => return Ok(&whole[..length]),
                     Some(begun) if begun == number => {}
-                    _ => return Err(format!("group {number} ends, and did not begin")),
+                    _ => return Err(format!("group {number} ends, and did not begin").into()),
                 },
                 (_, of_type) => _ = self.value(of_type)?,
             }
@@ -152,7 +164,7 @@ mod tests {
 
     fn fields(message: &[u8]) -> Result<Vec<(u32, Wire<'_>)>, String> {
         let mut reader = Reader::new(message);
-        std::iter::from_fn(|| reader.field().transpose()).collect()
+        std::iter::from_fn(|| reader.field().transpose()).collect::<Result<_, _>>().map_err(Bad::reason)
     }
 
     #[track_caller]
