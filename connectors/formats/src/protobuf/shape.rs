@@ -178,8 +178,9 @@ fn map(field: &FieldDescriptor, to: &DataType, asked: Asked) -> Result<Option<Re
     let (Kind::Message(entry), DataType::Map(entries, _)) = (field.kind(), to) else { return Ok(None) };
     let DataType::Struct(of) = entries.data_type() else { return Ok(None) };
     let [key, value] = of.as_ref() else { return Ok(None) };
+    let (Some(one), Some(two)) = (entry.get_field(1), entry.get_field(2)) else { return Ok(None) };
     // Every writer of tables has other names for the two.
-    let renamed = [key.as_ref().clone().with_name("key"), value.as_ref().clone().with_name("value")];
+    let renamed = [key.as_ref().clone().with_name(one.name()), value.as_ref().clone().with_name(two.name())];
     let shape = Shape::new(&entry, &Fields::from(renamed.to_vec()), Asked { nested: true, ..asked });
     let mut shape = shape.map_err(|reason| within(field, reason))?;
     for column in &mut shape.columns {
