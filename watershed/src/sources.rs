@@ -33,7 +33,7 @@ pub(crate) struct Declared {
     pub(crate) tail: Option<DeclaredTail>,
     /// Its tail is what is committed to its table.
     follow: bool,
-    /// Of a log without a history.
+    /// Of a log without a history; `None`: its messages say.
     columns: Option<SchemaRef>,
     pub(crate) stores: Stores,
     bounded: bool,
@@ -93,7 +93,7 @@ impl Declared {
                     "{what}: say where its history lies, or its log, or both: WITH (lake = 'location', tail = 'kafka://…')"
                 )));
             }
-            (None, Some(_)) if source.columns.is_none() => {
+            (None, Some(tail)) if source.columns.is_none() && !tail.has_descriptors() => {
                 return Err(Error::sql(format!(
                     "{what}: say what columns its messages have: CREATE SOURCE {} (ts TIMESTAMP, …, WATERMARK FOR ts AS ts) …",
                     source.name
@@ -131,9 +131,8 @@ impl Declared {
 
     /// Opens the history; `location` is the catalog's, so that a relative path means what it meant when it was declared.
     pub(crate) async fn open(&self, location: &str) -> Result<OpenSource> {
-        let columns = self.columns.as_ref().filter(|_| self.lake.is_none());
-        if let (Some(columns), Some(tail)) = (columns, &self.tail) {
-            return self.open_log(columns, tail).map_err(|e| in_source(&self.name, e));
+        if let (None, Some(tail)) = (&self.lake, &self.tail) {
+            return self.open_log(tail).map_err(|e| in_source(&self.name, e));
         }
         let open = async |time_column: Option<String>| {
             let (time_partition, time_zone) = (self.time_partition.clone(), self.time_zone);
@@ -173,11 +172,15 @@ impl Declared {
 }
 
 impl Declared {
-    fn open_log(&self, columns: &SchemaRef, tail: &DeclaredTail) -> Result<OpenSource> {
+    fn open_log(&self, tail: &DeclaredTail) -> Result<OpenSource> {
+        let columns = match &self.columns {
+            Some(declared) => Arc::clone(declared),
+            None => tail.columns(&self.variables)?.ok_or_else(|| Error::bug("a log has no columns"))?,
+        };
         let layout = Layout {
             location: tail.url.clone(),
             store: "file:///".to_string(),
-            file_schema: Arc::clone(columns),
+            file_schema: Arc::clone(&columns),
             partition_columns: vec![],
             time_partition: None,
             stored: None,
@@ -189,7 +192,7 @@ impl Declared {
         };
         Ok(OpenSource {
             name: self.name.clone(),
-            tail: Some(tail.open(columns, &time_column, None, &self.variables)?),
+            tail: Some(tail.open(&columns, &time_column, None, &self.variables)?),
             time_column,
             follow: false,
             delay: self.delay,

@@ -85,7 +85,9 @@ impl DeclaredTail {
         what: &str,
     ) -> Result<Self> {
         let format = own("format").ok_or_else(|| {
-            Error::sql(format!("{what}: say what its messages are: format = 'json', 'csv', 'avro' or 'raw'"))
+            Error::sql(format!(
+                "{what}: say what its messages are: format = 'json', 'csv', 'avro', 'protobuf' or 'raw'"
+            ))
         })?;
         Ok(DeclaredTail {
             url: url.to_string(),
@@ -97,6 +99,17 @@ impl DeclaredTail {
             grace: settings.grace,
             on_error: settings.on_error,
         })
+    }
+
+    /// Whether its messages themselves may say what columns they have.
+    pub(crate) fn has_descriptors(&self) -> bool {
+        self.format == "protobuf"
+    }
+
+    /// The columns that its messages have, if they say.
+    pub(crate) fn columns(&self, variables: &BTreeMap<String, String>) -> Result<Option<SchemaRef>> {
+        let (_, options) = resolved(&self.options, variables)?;
+        watershed_formats::columns(&FormatOptions { format: self.format.clone(), options })
     }
 
     /// Opens the log of a source whose table has these columns; `derived` is the one that is made from the event time.

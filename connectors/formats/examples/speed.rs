@@ -1,4 +1,4 @@
-//! How many messages a second become rows, on one core: `cargo run --release --example speed [json | csv | avro]`.
+//! How many messages a second become rows, on one core: `cargo run --release --example speed [json | csv | avro | protobuf]`.
 //!
 //! Messages of about 200 bytes with six columns: a time as ISO text, two texts, an integer, a float and a flag.
 
@@ -19,9 +19,10 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Reading", "fields": [
     {"name": "reading", "type": "long"}, {"name": "temperature", "type": "double"},
     {"name": "healthy", "type": "boolean"}, {"name": "message", "type": "string"}]}"#;
 
-/// As Avro has integers: zigzag, seven bits a byte.
-fn long(value: i64) -> Vec<u8> {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+const DESCRIPTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/protobuf/shop.binpb");
+
+/// A number, seven bits a byte.
+fn varint(mut rest: u64) -> Vec<u8> {
     let mut bytes = vec![];
     while rest > 0x7f {
         bytes.push(rest as u8 | 0x80);
@@ -29,6 +30,11 @@ fn long(value: i64) -> Vec<u8> {
     }
     bytes.push(rest as u8);
     bytes
+}
+
+/// As Avro has integers: zigzag, seven bits a byte.
+fn long(value: i64) -> Vec<u8> {
+    varint(((value << 1) ^ (value >> 63)) as u64)
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -56,6 +62,14 @@ fn main() -> Result<()> {
                 let numbers = [long(micros), text(&device), long(reading as i64), temperature.to_le_bytes().to_vec()];
                 return [numbers.concat(), vec![u8::from(healthy)], text(said)].concat();
             }
+            "protobuf" => {
+                let bytes = |tag: u8, bytes: &[u8]| [&[tag][..], &varint(bytes.len() as u64), bytes].concat();
+                let at =
+                    [&[8][..], &varint(1_769_862_840 + i as u64), &[16], &varint(97_000 * i as u64 % 1_000_000_000)];
+                let numbers = [&[24][..], &varint(reading as u64), &[33], &temperature.to_le_bytes()].concat();
+                let texts = [bytes(10, &at.concat()), bytes(18, device.as_bytes()), numbers];
+                return [texts.concat(), vec![40, u8::from(healthy)], bytes(50, said.as_bytes())].concat();
+            }
             "csv" => format!("{at},{device},{reading},{temperature},{healthy},{said}"),
             _ => format!(
                 "{{\"at\": \"{at}\", \"device\": \"{device}\", \"reading\": {reading}, \"temperature\": {temperature}, \
@@ -77,6 +91,10 @@ fn main() -> Result<()> {
     let mut options = FormatOptions { format, ..FormatOptions::default() };
     if options.format == "avro" {
         options.options.insert("avro.schema".into(), SCHEMA.into());
+    }
+    if options.format == "protobuf" {
+        options.options.insert("protobuf.descriptors".into(), DESCRIPTORS.into());
+        options.options.insert("protobuf.message".into(), "shop.Measured".into());
     }
     let decoder = decoder(&options, schema)?;
     let clock = SystemClock::default();

@@ -17,6 +17,7 @@ use crate::avro::Avro;
 use crate::csv::Csv;
 use crate::json::Json;
 use crate::options::{Format, Options};
+use crate::protobuf::Protobuf;
 use crate::raw::Raw;
 use crate::typed::sql_name;
 
@@ -90,6 +91,7 @@ impl Facts {
             Format::Json => Box::new(Json::new(options, fields)?),
             Format::Csv => Box::new(Csv::new(options, fields)?),
             Format::Avro => Box::new(Avro::new(options, fields)?),
+            Format::Protobuf => Box::new(Protobuf::new(options, fields)?),
             Format::Raw => Box::new(Raw::new(fields)?),
         };
         Ok(Facts { schema, payloads, columns })

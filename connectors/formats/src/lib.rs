@@ -1,8 +1,9 @@
-//! How the messages of a log become rows: JSON, CSV, Avro, or the bytes as they are. And how rows become messages: JSON.
+//! How the messages of a log become rows: JSON, CSV, Avro, Protobuf, or the bytes as they are. And how rows become messages:
+//! JSON.
 //!
 //! ```text
 //!  Messages ─┬─ facts: _offset, _part, _timestamp, _key ────────────────────────┐
-//!            └─ payloads ──▶ json │ csv │ avro │ raw ──▶ text ──▶ typed columns ─┴─▶ Decoded
+//!            └─ payloads ──▶ json │ csv │ avro │ protobuf │ raw ──▶ typed columns ┴─▶ Decoded
 //!                                   └─ apart: who of a batch is malformed
 //! ```
 //!
@@ -13,13 +14,14 @@
 //! * `apart`: a batch that cannot be read whole, taken apart until only the malformed messages are left out.
 //! * `spare`: decoders that are used again.
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
+//! * `protobuf`: payloads as columns, by the descriptors of their type.
 //! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
 //! * `encode`: the other way, from rows to messages.
 //!
 //! What holds for all formats:
 //!
 //! * A column that a message lacks is NULL; in a column that is NOT NULL it makes the message malformed. Fields that are no
-//!   columns are not looked at.
+//!   columns are not looked at. (In Protobuf a field that is not there may have a default.)
 //! * A tombstone, a message without payload, is no fact and no fault: it is passed over, and counted nowhere. Only `raw`
 //!   has a row for it, since there the payload is the fact.
 //! * `_offset`, `_part`, `_timestamp` and `_key` are the message's own, never the payload's.
@@ -41,6 +43,8 @@ mod csv;
 
 mod avro;
 
+mod protobuf;
+
 mod raw;
 
 mod typed;
@@ -54,7 +58,7 @@ mod encode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use watershed_core::Result;
 use watershed_core::tail::Decode;
 
@@ -64,7 +68,7 @@ pub use options::is_option;
 /// A format and its options, as `CREATE SOURCE … WITH` has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormatOptions {
-    /// `json`, `csv`, `avro` or `raw`.
+    /// `json`, `csv`, `avro`, `protobuf` or `raw`.
     pub format: String,
     /// `json.timestamp`, `csv.delimiter`, …: those of this format and no others. Secrets may be `${NAME}`.
     pub options: BTreeMap<String, String>,
@@ -110,4 +114,17 @@ pub struct FormatOptions {
 pub fn decoder(format: &FormatOptions, schema: SchemaRef) -> Result<Arc<dyn Decode>> {
     let options = options::Options::of(format)?;
     Ok(Arc::new(facts::Facts::new(&options, schema)?))
+}
+
+/// The columns that messages have, for a source that declares none; `None`: messages of this format do not say.
+///
+/// # Errors
+///
+/// [`watershed_core::Error::Input`]: an unknown format or option, or messages that no columns can be made of.
+pub fn columns(format: &FormatOptions) -> Result<Option<SchemaRef>> {
+    let options = options::Options::of(format)?;
+    match options.format {
+        options::Format::Protobuf => Ok(Some(Arc::new(Schema::new(protobuf::columns(&options)?)))),
+        _ => Ok(None),
+    }
 }

@@ -15,14 +15,20 @@ pub(crate) enum Format {
     Json,
     Csv,
     Avro,
+    Protobuf,
     Raw,
 }
 
-const FORMATS: [(&str, Format); 4] =
-    [("json", Format::Json), ("csv", Format::Csv), ("avro", Format::Avro), ("raw", Format::Raw)];
+const FORMATS: [(&str, Format); 5] = [
+    ("json", Format::Json),
+    ("csv", Format::Csv),
+    ("avro", Format::Avro),
+    ("protobuf", Format::Protobuf),
+    ("raw", Format::Raw),
+];
 
 /// Formats that we know of, and do not read.
-const NOT_YET: [&str; 4] = ["debezium-json", "debezium-avro", "protobuf", "json-registry"];
+const NOT_YET: [&str; 3] = ["debezium-json", "debezium-avro", "json-registry"];
 
 pub(crate) const JSON_TIMESTAMP: &str = "json.timestamp";
 pub(crate) const CSV_DELIMITER: &str = "csv.delimiter";
@@ -33,8 +39,14 @@ pub(crate) const AVRO_REGISTRY: &str = "avro.registry";
 pub(crate) const AVRO_REGISTRY_USER: &str = "avro.registry_user";
 pub(crate) const AVRO_REGISTRY_PASSWORD: &str = "avro.registry_password";
 pub(crate) const AVRO_SCHEMA: &str = "avro.schema";
+pub(crate) const PROTOBUF_DESCRIPTORS: &str = "protobuf.descriptors";
+pub(crate) const PROTOBUF_MESSAGE: &str = "protobuf.message";
+pub(crate) const PROTOBUF_FRAMING: &str = "protobuf.framing";
+pub(crate) const PROTOBUF_TIMESTAMP: &str = "protobuf.timestamp";
+/// Is there to be refused with more words than an unknown option.
+pub(crate) const PROTOBUF_REGISTRY: &str = "protobuf.registry";
 
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 14] = [
     JSON_TIMESTAMP,
     CSV_DELIMITER,
     CSV_QUOTE,
@@ -44,6 +56,11 @@ const OPTIONS: [&str; 9] = [
     AVRO_REGISTRY_USER,
     AVRO_REGISTRY_PASSWORD,
     AVRO_SCHEMA,
+    PROTOBUF_DESCRIPTORS,
+    PROTOBUF_MESSAGE,
+    PROTOBUF_FRAMING,
+    PROTOBUF_TIMESTAMP,
+    PROTOBUF_REGISTRY,
 ];
 
 /// Whether `CREATE SOURCE … WITH` may have an option of this name for some format.
@@ -78,7 +95,8 @@ impl<'a> Options<'a> {
         match given.options.keys().find(|option| !own.contains(&option.as_str())) {
             Some(option) if own.is_empty() => Err(Error::input(format!("option {option}: format '{name}' has none"))),
             Some(option) => {
-                let hint = nearest(option, &own);
+                let shown: Vec<&str> = own.into_iter().filter(|own| *own != PROTOBUF_REGISTRY).collect();
+                let hint = nearest(option, &shown);
                 Err(Error::input(format!("unknown option {option} of format '{name}'; {hint}")))
             }
             None => Ok(Options { format: *format, values: &given.options }),
@@ -109,7 +127,7 @@ impl<'a> Options<'a> {
 }
 
 /// What to say of a name that is none: the one that was probably meant, or all.
-fn nearest(name: &str, known: &[&str]) -> String {
+pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
     match scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8) {
         Some((_, known)) => format!("did you mean {known}?"),
@@ -131,8 +149,11 @@ mod tests {
     #[test]
     fn names_that_are_none_are_told_from_those_that_are_not_yet() {
         refused("jsn", &[], "unknown format 'jsn'; did you mean json?");
-        refused("xml", &[], "unknown format 'xml'; there are json, csv, avro, raw");
-        refused("protobuf", &[], "format 'protobuf' is not supported yet; there are json, csv, avro, raw");
+        refused("xml", &[], "unknown format 'xml'; there are json, csv, avro, protobuf, raw");
+        let debezium = "format 'debezium-json' is not supported yet; there are json, csv, avro, protobuf, raw";
+        refused("debezium-json", &[], debezium);
+        let framing = "unknown option protobuf.frame of format 'protobuf'; did you mean protobuf.framing?";
+        refused("protobuf", &[("protobuf.frame", "confluent")], framing);
         let meant = "unknown option json.timestamps of format 'json'; did you mean json.timestamp?";
         refused("json", &[("json.timestamps", "ms")], meant);
         let others = "unknown option csv.null of format 'json'; there are json.timestamp";

@@ -170,6 +170,16 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             broker.produce("rides", (0..48).map(ride));
             Ok(())
         }
+        "events in a topic" => {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            broker.create("events", 1, &[]);
+            let descriptors = format!("{ROOT}/connectors/formats/tests/data/protobuf/shop.binpb");
+            fs::copy(descriptors, world.path("shop.binpb")).map_err(|e| e.to_string())?;
+            // Their time is the field 3, of seconds since 1970, and their kind the field 5.
+            let event = |n: u8| (0, None, Some(vec![0x1a, 3, 8, n, 1, 0x28, 1]), None);
+            broker.produce("events", (0x80..0xa0).map(event));
+            Ok(())
+        }
         _ => Err(format!("there is no set-up `{name}`")),
     }
 }

@@ -7,6 +7,8 @@ mod csv;
 mod json;
 mod oracle;
 mod own;
+mod protobuf;
+mod protobuf_oracle;
 mod raw;
 
 use std::sync::Arc;

@@ -8,6 +8,8 @@ mod kills;
 
 mod messages;
 
+mod protobuf;
+
 mod repaired;
 
 mod sink;
