@@ -263,7 +263,7 @@ impl<'a> Session<'a> {
     }
 
     fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<Draft> {
-        let declared = Declared::new(source, &self.layers, self.engine.stores(), self.engine.variables());
+        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now());
         let place = declared.and_then(|declared| declared.place()).map_err(|e| at(e, parsed.at))?;
         Ok(self.draft(Kind::Source, &source.name, parsed, Some(place)))
     }

@@ -20,6 +20,8 @@ mod faults;
 
 mod full_disk;
 
+mod generate;
+
 mod kafka;
 
 mod minio;
