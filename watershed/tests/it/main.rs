@@ -36,6 +36,8 @@ mod oracle;
 
 mod readers;
 
+mod sinks;
+
 mod spark;
 
 mod trust;

@@ -6,12 +6,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every member and the members it may depend on; dev-dependencies are exempt.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("watershed-core", &[]),
     ("watershed-operators", &["watershed-core"]),
     ("watershed-plan", &["watershed-core", "watershed-operators"]),
     ("watershed-runtime", &["watershed-core"]),
     ("watershed-lake", &["watershed-core"]),
+    ("watershed-files", &["watershed-core"]),
     ("watershed-formats", &["watershed-core"]),
     ("watershed-generator", &["watershed-core"]),
     ("watershed-kafka", &["watershed-core"]),
@@ -22,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         "watershed",
         &[
             "watershed-core",
+            "watershed-files",
             "watershed-formats",
             "watershed-generator",
             "watershed-kafka",
