@@ -1,9 +1,9 @@
 //! A folder of files as the result of a job, exactly once, by names.
 //!
 //! ```text
-//! {folder}/{stem}-{epoch:020}-{n}.ndjson           the n-th file of an epoch, from 0; mostly the only one
-//! {folder}/_watershed/staged/{id}.ndjson           the same before its epoch is committed
-//! {folder}/_watershed/{stem}/{epoch:020}.json      see `record`
+//! {folder}/{stem}-{epoch:020}-{n}.ndjson                  the n-th file of an epoch, from 0; mostly the only one
+//! {folder}/_watershed/{stem}/staged/{id}.ndjson           the same before its epoch is committed
+//! {folder}/_watershed/{stem}/epochs/{epoch:020}.json      see `record`
 //! ```
 //!
 //! A staged file is written whole, the manifest names it, and the commit copies it to its name, which no store shows before it
@@ -38,6 +38,7 @@ use crate::record::{PAUSE, Records, TRIES, delete};
 /// What is no result.
 const OURS: &str = "_watershed";
 const STAGED: &str = "staged";
+const EPOCHS: &str = "epochs";
 const SUFFIX: &str = ".ndjson";
 
 /// How long a staged file is left alone that may be of another runner.
@@ -70,22 +71,8 @@ pub struct FolderSink {
 impl FolderSink {
     /// `name` is the sink's in its job, for [`Sink::name`]. Nothing is asked of the store yet.
     pub fn new(name: &str, folder: Folder, clock: Arc<dyn Clock>) -> FolderSink {
-        let records =
-            Records::new(Arc::clone(&folder.store), folder.path.clone().join(OURS).join(folder.stem.as_str()));
+        let records = Records::new(Arc::clone(&folder.store), folder.own(EPOCHS));
         FolderSink { name: name.to_string(), folder, clock, records }
-    }
-
-    /// Errors if the folder cannot be listed, or is a table's.
-    pub async fn check(&self) -> Result<()> {
-        let log = self.folder.path.clone().join("_delta_log");
-        let failed = |e| Error::storage("cannot list", &self.folder.location, e);
-        match self.folder.store.list(Some(&log)).try_next().await.map_err(failed)? {
-            Some(_) => {
-                let location = &self.folder.location;
-                Err(Error::input(format!("{location} is a Delta table; give a folder of its own for the sink's files")))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Copies a staged file to its name, unless it is there.
@@ -97,13 +84,15 @@ impl FolderSink {
             if size(store, &to).await? == Some(staged.size) {
                 return Ok(());
             }
-            let failed = match store.copy(&from, &to).await {
-                Ok(()) => return Ok(()),
+            let failed: Box<dyn std::error::Error + Send + Sync> = match store.copy(&from, &to).await {
+                // Some stores go on copying when they have answered.
+                Ok(()) if size(store, &to).await? == Some(staged.size) => return Ok(()),
+                Ok(()) => "it is not there yet".into(),
                 Err(object_store::Error::NotFound { .. }) if size(store, &to).await? == Some(staged.size) => {
                     return Ok(());
                 }
                 Err(object_store::Error::NotFound { .. }) => return Err(gone(&from, "is gone")),
-                Err(e) => e,
+                Err(e) => e.into(),
             };
             tries += 1;
             if tries == TRIES {
@@ -118,7 +107,7 @@ impl FolderSink {
     /// counts waits for a file this old.
     async fn remove_left(&self) {
         let before = self.clock.now().minus(REST).0;
-        let folder = self.folder.path.clone().join(OURS).join(STAGED);
+        let folder = self.folder.own(STAGED);
         let found: Vec<ObjectMeta> = match self.folder.store.list(Some(&folder)).try_collect().await {
             Ok(found) => found,
             Err(e) => return tracing::debug!(folder = folder.as_ref(), "staged files were not listed: {e}"),
@@ -130,8 +119,26 @@ impl FolderSink {
 }
 
 impl Folder {
+    /// Errors if the folder cannot be listed, or is a table's.
+    pub async fn check(&self) -> Result<()> {
+        let log = self.path.clone().join("_delta_log");
+        let failed = |e| Error::storage("cannot list", &self.location, e);
+        match self.store.list(Some(&log)).try_next().await.map_err(failed)? {
+            Some(_) => {
+                let location = &self.location;
+                Err(Error::input(format!("{location} is a Delta table; give a folder of its own for the sink's files")))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn staged(&self, name: &str) -> Path {
-        self.path.clone().join(OURS).join(STAGED).join(name)
+        self.own(STAGED).join(name)
+    }
+
+    /// Of this build alone: others may rest for as long as they like.
+    fn own(&self, what: &str) -> Path {
+        self.path.clone().join(OURS).join(self.stem.as_str()).join(what)
     }
 
     fn named(&self, epoch: u64, n: usize) -> Path {

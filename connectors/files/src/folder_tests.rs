@@ -69,7 +69,7 @@ async fn an_epoch_is_there_whole_with_its_commit_and_once() {
     let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
     for store in [local, Arc::new(InMemory::new())] {
         let sink = sink(&store, 1 << 20);
-        sink.check().await.unwrap();
+        sink.folder.check().await.unwrap();
         assert_eq!(sink.last_committed("").await.unwrap(), None);
         assert!(sink.writer().unwrap().finish().await.unwrap().files.is_empty());
         let first = prepare(&sink, 0..100).await.unwrap();
@@ -92,7 +92,7 @@ async fn an_epoch_is_there_whole_with_its_commit_and_once() {
         let odd = sink.commit(&identity(9, Some(7)), &second, &info()).await.unwrap_err();
         assert!(matches!(&odd, Error::Stopped(why) if why.contains("it stands at epoch 4")), "{odd}");
         let ours: Vec<_> = store.list(Some(&Path::from("out/_watershed"))).map(|f| f.unwrap().location).collect().await;
-        assert_eq!(ours, [Path::from("out/_watershed/build/00000000000000000004.json")]);
+        assert_eq!(ours, [Path::from("out/_watershed/build/epochs/00000000000000000004.json")]);
     }
 }
 
@@ -158,13 +158,18 @@ async fn what_came_to_no_manifest_is_removed_after_a_day() {
     let mut sink = sink(&store, 1 << 20);
     sink.clock = clock.clone();
     prepare(&sink, 0..3).await.unwrap();
-    let staged = async || store.list(Some(&Path::from("out/_watershed/staged"))).count().await;
+    // Another build's may be named by a manifest.
+    let other = Folder { stem: "other".into(), ..sink.folder.clone() };
+    let other = FolderSink::new("result", other, clock.clone());
+    let resting = prepare(&other, 0..3).await.unwrap();
+    let staged = async || store.list(Some(&Path::from("out/_watershed/build/staged"))).count().await;
     // The store's clock is the machine's.
     sink.remove_left().await;
     assert_eq!(staged().await, 1);
     clock.set(EventTime(i64::MAX / 2));
     sink.remove_left().await;
     assert_eq!(staged().await, 0);
+    other.verify(&resting).await.unwrap();
 }
 
 #[tokio::test]
@@ -172,6 +177,6 @@ async fn a_table_is_no_folder_for_files() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let log = Path::from("out/_delta_log/00000000000000000000.json");
     store.put(&log, "{}".into()).await.unwrap();
-    let refused = sink(&store, 1).check().await.unwrap_err().to_string();
+    let refused = sink(&store, 1).folder.check().await.unwrap_err().to_string();
     assert!(refused.contains("out is a Delta table"), "{refused}");
 }

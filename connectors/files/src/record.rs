@@ -1,7 +1,7 @@
 //! Which epochs a folder has, apart from their files, for these may be taken away by whoever reads them.
 //!
 //! ```text
-//! {folder}/_watershed/{stem}/{epoch:020}.json      the epoch's end positions and watermark
+//! {folder}/_watershed/{stem}/epochs/{epoch:020}.json      the epoch's end positions and watermark
 //! ```
 //!
 //! Invariant: the highest number counts, and a record is there only after all files of its epoch. So a record that comes late,

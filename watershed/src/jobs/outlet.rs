@@ -80,7 +80,7 @@ impl Outlet {
         match self {
             Outlet::Topic(topic) => topic.check(engine, job).await,
             Outlet::Stdout(_) => Ok(()),
-            Outlet::Folder(place, _) => folder(engine, place, String::new(), 0).check().await,
+            Outlet::Folder(place, _) => folder(place, String::new(), 0).check().await,
         }
     }
 
@@ -90,7 +90,8 @@ impl Outlet {
             Outlet::Topic(topic) => return topic.open(engine, entry).await,
             Outlet::Stdout(encoder) => (Arc::new(StdoutSink::new(RESULT)), encoder),
             Outlet::Folder(place, encoder) => {
-                (Arc::new(folder(engine, &place, entry.incarnation.to_string(), file_size)), encoder)
+                let folder = folder(&place, entry.incarnation.to_string(), file_size);
+                (Arc::new(FolderSink::new(RESULT, folder, Arc::clone(engine.clock()))), encoder)
             }
         };
         Ok(Arc::new(Changed::new(sink, move |rows| encoder.encode(&rows))))
@@ -112,10 +113,9 @@ pub(crate) fn what_stays(location: &str) -> String {
     }
 }
 
-fn folder(engine: &Engine, place: &Place, stem: String, file_size: u64) -> FolderSink {
+fn folder(place: &Place, stem: String, file_size: u64) -> Folder {
     let (store, path) = (Arc::clone(&place.store), place.path.clone());
-    let folder = Folder { location: shown(place), store, path, stem, file_size };
-    FolderSink::new(RESULT, folder, Arc::clone(engine.clock()))
+    Folder { location: shown(place), store, path, stem, file_size }
 }
 
 /// A line of the job's plan.

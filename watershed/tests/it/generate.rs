@@ -166,7 +166,6 @@ fn a_view_goes_on_where_the_archive_ends() {
     );
     let retention = world.command(&["retention", "all_rides", "--keeps", "6 hours"]).output().unwrap();
     let said = all_said(&retention);
-    // Nothing keeps a log that is made up from forgetting what it wrote long ago, but that it does not.
     assert!(said.contains("part 0: offsets up to 9999 are in the table"), "{said}");
 
     world.run(&[&both, &seconds], &["--final"]);
