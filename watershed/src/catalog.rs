@@ -47,7 +47,7 @@ pub enum Kind {
     ExternalTable,
     /// `INSERT INTO … SELECT`: a job
     Insert,
-    /// `CREATE SINK`: a job whose rows go into a topic
+    /// `CREATE SINK`: a job whose rows go into a topic, into files, or to standard output
     Sink,
 }
 

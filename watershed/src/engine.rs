@@ -27,6 +27,7 @@ use crate::control::{self, Asked};
 use crate::estimate::Estimate;
 use crate::execute::Session;
 use crate::handover::{self, Forgets, Handover};
+use crate::jobs;
 use crate::layers::{Layers, Values};
 use crate::listing::{self, ColumnInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
@@ -124,6 +125,12 @@ impl Engine {
         seen: &mut (dyn FnMut(Outcome) -> Result<()> + Send),
     ) -> Result<()> {
         Session::new(self, options).await?.run(text, seen).await
+    }
+
+    /// Whether a sink of a text writes its rows to standard output, where nothing else should be then.
+    pub fn prints_rows(&self, text: &str) -> bool {
+        let parsed = watershed_plan::parse(text, &|name| self.variable(name));
+        parsed.is_ok_and(|statements| statements.iter().any(|parsed| jobs::prints_rows(&parsed.statement)))
     }
 
     /// Answers one query over sources, views and tables, as an ordinary batch query.

@@ -263,7 +263,7 @@ impl<'a> Session<'a> {
     }
 
     fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<Draft> {
-        let declared = Declared::new(source, &self.layers, self.engine.stores(), self.engine.variables());
+        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now());
         let place = declared.and_then(|declared| declared.place()).map_err(|e| at(e, parsed.at))?;
         Ok(self.draft(Kind::Source, &source.name, parsed, Some(place)))
     }
@@ -382,8 +382,8 @@ impl<'a> Session<'a> {
         if kind == Kind::Sink {
             tables::forget_job(self.engine, &entry).await?;
             self.forget(&entry);
-            let topic = self.engine.location(&entry);
-            return seen(Outcome::Done(format!("dropped sink {}; its messages stay in {topic}", entry.name)));
+            let left = jobs::what_stays(&self.engine.location(&entry));
+            return seen(Outcome::Done(format!("dropped sink {}{left}", entry.name)));
         }
         self.refuse_if_read(&entry, place)?;
         for gone in tables::jobs_of(&self.entries, &entry)? {

@@ -9,6 +9,7 @@
 //!
 //! * [`result`]: the table that a job fills.
 //! * [`topic`]: the topic that a sink fills.
+//! * [`outlet`]: where the rows of a sink go, into a topic or elsewhere.
 //! * [`made`]: catalog and tables written, the job put together and run.
 //!
 //! Invariant: what a job computes is fixed by its catalog entry (statement, the views it goes through, `from`); settings of
@@ -18,9 +19,12 @@ mod result;
 
 mod topic;
 
+mod outlet;
+
 mod made;
 
 pub(crate) use made::{make, of_job, run};
+pub(crate) use outlet::{prints_rows, what_stays};
 
 use std::collections::BTreeMap;
 
@@ -43,12 +47,12 @@ use crate::listing;
 use crate::relations::{self, Known};
 use crate::repair;
 use crate::tables::{RESULT, late_location};
+use outlet::Outlet;
 use result::{Target, refuse_foreign, table_spec};
-use topic::Topic;
 
 const OF_VIEWS: [&str; 3] = ["location", "partition_by", "primary_key"];
 const OF_INSERTS: [&str; 3] = ["job", "operation", "archive"];
-const OF_SINKS: [&str; 4] = ["topic", "format", "key", "delivery"];
+const OF_SINKS: [&str; 5] = ["topic", "location", "format", "key", "delivery"];
 
 /// What a statement comes to that may be a job.
 pub(crate) enum Next {
@@ -83,7 +87,7 @@ enum Output {
         /// The target's columns, for INSERT, which goes by position.
         columns: Option<Vec<String>>,
     },
-    Topic(Topic),
+    Outlet(Outlet),
 }
 
 /// What the catalog has to say of it.
@@ -136,12 +140,12 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
     if let Some(entry) = &existing {
         check_views(entry, &known.views, parsed.at)?;
     }
-    let topic = match asked.kind {
-        Kind::Sink => Some(Topic::of(&asked, &lowered).map_err(|e| at(e, parsed.at))?),
+    let outlet = match asked.kind {
+        Kind::Sink => Some(Outlet::of(engine, &asked, &lowered).map_err(|e| at(e, parsed.at))?),
         _ => None,
     };
     let location = match (&existing, asked.into) {
-        (None, None) if topic.is_some() => topic.as_ref().map(|topic| topic.url.clone()).unwrap_or_default(),
+        (None, None) if outlet.is_some() => outlet.as_ref().map(Outlet::location).unwrap_or_default(),
         (_, Some(table)) => engine.location(table),
         (Some(entry), None) => engine.location(entry),
         (None, None) => match asked.with.own("location") {
@@ -149,10 +153,10 @@ pub(crate) async fn plan(session: &Session<'_>, parsed: &Parsed) -> Result<Next>
             None => engine.default_location(&asked.name),
         },
     };
-    let output = match topic {
-        Some(topic) => {
-            topic.check(engine, &asked.name).await.map_err(|e| at(e, parsed.at))?;
-            Output::Topic(topic)
+    let output = match outlet {
+        Some(outlet) => {
+            outlet.check(engine, &asked.name).await.map_err(|e| at(e, parsed.at))?;
+            Output::Outlet(outlet)
         }
         None => {
             let target = asked.into.map(|table| Target::of(session, table, &asked, &lowered, parsed.at)).transpose()?;
@@ -249,8 +253,8 @@ pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<St
     let settings = session.layers.resolve(&asked.with.settings)?;
     let (_, lowered) = lower(session, &asked, &settings, session.engine.clock().now()).await?;
     if asked.kind == Kind::Sink {
-        let topic = Topic::of(&asked, &lowered).map_err(|e| at(e, parsed.at))?;
-        return Ok(format!("{} {}\n{}{topic}\n", asked.kind, asked.name, watershed_plan::explain(&lowered)));
+        let outlet = Outlet::of(session.engine, &asked, &lowered).map_err(|e| at(e, parsed.at))?;
+        return Ok(format!("{} {}\n{}{outlet}\n", asked.kind, asked.name, watershed_plan::explain(&lowered)));
     }
     let table = table_spec(&asked, &lowered, None, parsed.at)?;
     let by: Vec<String> = table.partition_by.iter().map(PartitionBy::to_string).collect();

@@ -55,7 +55,7 @@ pub(crate) type Values = Vec<(String, String)>;
 pub(crate) enum Scope {
     Source,
     Job,
-    /// A job whose result is a topic.
+    /// A job whose result is a topic, or lines.
     Sink,
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn query_of(entry: &Entry) -> Result<Query> {
 
 fn declared(engine: &Engine, layers: &Layers, entry: &Entry) -> Result<Declared> {
     match statement_of(entry)? {
-        Statement::CreateSource(source) => Declared::new(&source, layers, engine.stores(), engine.variables()),
+        Statement::CreateSource(source) => Declared::new(&source, layers, engine, entry.created),
         _ => Err(Error::bug(format!("the catalog's statement of source {} makes no source", entry.name))),
     }
 }

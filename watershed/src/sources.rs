@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use watershed_core::clock::Clock;
 use watershed_core::history::{History, Layout, NoHistory};
 use watershed_core::time::{Grain, Span, Zone};
-use watershed_core::{Error, Result};
+use watershed_core::{Error, EventTime, Result};
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
 
-use crate::engine::shown;
+use crate::engine::{Engine, shown};
 use crate::layers::{Layers, Scope, With};
 use crate::tails::{DeclaredTail, OpenTail};
 
@@ -41,6 +42,9 @@ pub(crate) struct Declared {
     time_partition: Option<String>,
     time_zone: Option<Zone>,
     variables: Variables,
+    clock: Arc<dyn Clock>,
+    /// When it was created.
+    made: EventTime,
 }
 
 /// What secrets in a statement stand for.
@@ -63,8 +67,8 @@ pub(crate) struct OpenSource {
 }
 
 impl Declared {
-    /// Reads the statement's options, under the settings in force.
-    pub(crate) fn new(source: &CreateSource, layers: &Layers, stores: &Stores, variables: &Variables) -> Result<Self> {
+    /// Reads the options of a statement that was first run at `made`, under the settings in force.
+    pub(crate) fn new(source: &CreateSource, layers: &Layers, engine: &Engine, made: EventTime) -> Result<Self> {
         let what = format!("source {}", source.name);
         let with = With::sort(&source.options, &OWN, Scope::Source, &what)?;
         let settings = layers.resolve(&with.settings)?;
@@ -120,8 +124,10 @@ impl Declared {
             tail,
             follow,
             columns: source.columns.clone(),
-            variables: variables.clone(),
-            stores: stores.with_options(with.store.clone()),
+            variables: engine.variables().clone(),
+            clock: Arc::clone(engine.clock()),
+            made,
+            stores: engine.stores().with_options(with.store.clone()),
             bounded: settings.bounded,
             max_leak: settings.max_leak,
             time_partition: settings.time_partition,
@@ -152,7 +158,7 @@ impl Declared {
                 let fields = layout.file_schema.fields().iter().chain(&layout.partition_columns).cloned();
                 let table = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
                 let derived = derived(layout, &time_column);
-                let open = tail.open(&table, &time_column, derived, &self.variables);
+                let open = tail.open(&table, &time_column, derived, &self.variables, &self.clock, None);
                 Some(open.map_err(|e| in_source(&self.name, e))?)
             }
         };
@@ -192,7 +198,7 @@ impl Declared {
         };
         Ok(OpenSource {
             name: self.name.clone(),
-            tail: Some(tail.open(&columns, &time_column, None, &self.variables)?),
+            tail: Some(tail.open(&columns, &time_column, None, &self.variables, &self.clock, Some(self.made))?),
             time_column,
             follow: false,
             delay: self.delay,

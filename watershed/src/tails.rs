@@ -1,7 +1,8 @@
 //! The log of a source: from what was declared to something that the runtime can read.
 //!
 //! Options of librdkafka are given as `kafka.…`, those of a format under its own name. A secret among them is the name of a
-//! variable, looked up when the log is opened.
+//! variable, looked up when the log is opened. A log that is made up by the clock (`generate://`) has options of its own, and
+//! no format to choose.
 //!
 //! Messages that no fact can be made of become rows of the job's table of late and bad rows, with three columns more: the
 //! payload, what is wrong with it, and when it was written.
@@ -15,24 +16,31 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use watershed_core::clock::Clock;
 use watershed_core::secrets;
 use watershed_core::settings::{OnError, Settings, parse_time};
 use watershed_core::tail::{Decode, Decoded, Malformed, Messages, Start, Tail};
 use watershed_core::time::{Grain, Span};
-use watershed_core::{Error, Result};
+use watershed_core::{Error, EventTime, Result};
 use watershed_formats::FormatOptions;
+use watershed_generator::GeneratorTail;
 use watershed_operators::rejected_fields;
 use watershed_runtime::TailInput;
 
 /// What options of librdkafka begin with.
 const KAFKA: &str = "kafka.";
 
+/// Where rows are made up, what options of that begin with, and as what they are read.
+const GENERATED: &str = "generate://";
+const GENERATE: &str = "generate.";
+const GENERATED_FORMAT: &str = "json";
+
 /// The columns that tell of a message, behind all others of a table of late and bad rows.
 const MESSAGE_COLUMNS: [&str; 3] = ["_payload", "_error", "_written_at"];
 
 /// Whether an option of `CREATE SOURCE … WITH` speaks of a log or a format.
 pub(crate) fn is_option(name: &str) -> bool {
-    is_of_broker(name) || watershed_formats::is_option(name)
+    is_of_broker(name) || name.starts_with(GENERATE) || watershed_formats::is_option(name)
 }
 
 /// Whether an option is one of librdkafka.
@@ -84,11 +92,21 @@ impl DeclaredTail {
         settings: &Settings,
         what: &str,
     ) -> Result<Self> {
-        let format = own("format").ok_or_else(|| {
+        let is_generated = url.starts_with(GENERATED);
+        let format = own("format").or_else(|| is_generated.then(|| GENERATED_FORMAT.to_string())).ok_or_else(|| {
             Error::sql(format!(
                 "{what}: say what its messages are: format = 'json', 'csv', 'avro', 'protobuf' or 'raw'"
             ))
         })?;
+        let strange = |name: &&String| name.starts_with(GENERATE) != is_generated;
+        if let Some(name) = options.keys().find(strange) {
+            return Err(Error::sql(format!("{what}: `{name}` is no option of tail = '{url}'")));
+        }
+        if is_generated && format != GENERATED_FORMAT {
+            return Err(Error::sql(format!(
+                "{what}: format = '{format}': what is generated is '{GENERATED_FORMAT}'; leave the format out"
+            )));
+        }
         Ok(DeclaredTail {
             url: url.to_string(),
             format,
@@ -112,26 +130,43 @@ impl DeclaredTail {
         watershed_formats::columns(&FormatOptions { format: self.format.clone(), options })
     }
 
-    /// Opens the log of a source whose table has these columns; `derived` is the one that is made from the event time.
+    /// Opens the log of a source whose table has these columns; `derived` is the one that is made from the event time. Only a
+    /// log alone begins when its source was `made`.
     pub(crate) fn open(
         &self,
         table: &SchemaRef,
         time_column: &str,
         derived: Option<(usize, Grain)>,
         variables: &BTreeMap<String, String>,
+        clock: &Arc<dyn Clock>,
+        made: Option<EventTime>,
     ) -> Result<OpenTail> {
-        let (kafka, of_format) = resolved(&self.options, variables)?;
-        let tail = log(&self.url, &kafka)?;
         let time = table
             .index_of(time_column)
             .map_err(|_| Error::input(format!("{} has no column {time_column} to be its event time", self.url)))?;
+        let mut fields = table.fields().to_vec();
+        if let Some((at, _)) = derived {
+            fields.remove(at);
+        }
+        let columns = Arc::new(Schema::new(fields));
+        let (tail, of_format) = match self.url.starts_with(GENERATED) {
+            true => {
+                let own =
+                    |(name, value): (&String, &String)| Some((name.strip_prefix(GENERATE)?.into(), value.clone()));
+                let own = self.options.iter().filter_map(own).collect();
+                let tail = GeneratorTail::new(&self.url, &own, &columns, time_column, made, Arc::clone(clock))?;
+                (Arc::new(tail) as Arc<dyn Tail>, BTreeMap::new())
+            }
+            false => {
+                let (kafka, of_format) = resolved(&self.options, variables)?;
+                (log(&self.url, &kafka)?, of_format)
+            }
+        };
         let format = FormatOptions { format: self.format.clone(), options: of_format };
+        let inner = watershed_formats::decoder(&format, columns)?;
         let decode = match derived {
-            None => watershed_formats::decoder(&format, Arc::clone(table))?,
+            None => inner,
             Some((at, grain)) => {
-                let mut fields = table.fields().to_vec();
-                fields.remove(at);
-                let inner = watershed_formats::decoder(&format, Arc::new(Schema::new(fields)))?;
                 Arc::new(Placed { inner, table: Arc::clone(table), time: time_column.to_string(), at, grain })
             }
         };
@@ -148,7 +183,9 @@ fn log(url: &str, kafka: &BTreeMap<String, String>) -> Result<Arc<dyn Tail>> {
         Some(("kafka", _)) => {
             Err(Error::input(format!("tail = '{url}': this build was made without Kafka ({} options)", kafka.len())))
         }
-        _ => Err(Error::input(format!("tail = '{url}': expected kafka://BROKER:9092/TOPIC"))),
+        _ => Err(Error::input(format!(
+            "tail = '{url}': expected kafka://BROKER:9092/TOPIC, or generate:// for rows that are made up"
+        ))),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What `run` shows while it runs: bars on a terminal, a line every few seconds elsewhere, or JSON.
 //!
 //! Progress goes to standard error, so that standard output stays for results; with `--json` it *is* the output, one
-//! object a line. Nothing here waits: a run must not be held up by who watches it.
+//! object a line. Where a sink writes its rows to standard output, everything else goes to standard error. Nothing here
+//! waits: a run must not be held up by who watches it.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -19,38 +20,65 @@ use watershed_core::account::Account;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Shows progress in the way that fits where it goes.
-pub(crate) enum Shown {
+pub(crate) struct Shown {
+    how: How,
+    /// Where summaries and notes go.
+    to: To,
+}
+
+enum How {
     Bars(Arc<Bars>),
     Lines(Arc<Lines>),
     Json(Arc<Json>),
 }
 
+#[derive(Clone, Copy)]
+enum To {
+    Stdout,
+    Stderr,
+}
+
+impl To {
+    /// A reader that is gone is no reason to stop a job.
+    fn line(self, line: &str) {
+        let _ = match self {
+            To::Stdout => writeln!(std::io::stdout(), "{line}"),
+            To::Stderr => writeln!(std::io::stderr(), "{line}"),
+        };
+    }
+}
+
 impl Shown {
-    pub(crate) fn new(json: bool) -> Self {
-        if json {
-            Shown::Json(Arc::new(Json))
-        } else if std::io::stderr().is_terminal() {
-            Shown::Bars(Arc::new(Bars::new()))
+    /// `aside`: standard output is for rows.
+    pub(crate) fn new(json: bool, aside: bool) -> Self {
+        let to = if aside { To::Stderr } else { To::Stdout };
+        // Bars and rows would write over each other.
+        let on_one_screen = aside && std::io::stdout().is_terminal();
+        let how = if json {
+            How::Json(Arc::new(Json(to)))
+        } else if std::io::stderr().is_terminal() && !on_one_screen {
+            How::Bars(Arc::new(Bars::new()))
         } else {
-            Shown::Lines(Arc::new(Lines::default()))
-        }
+            How::Lines(Arc::new(Lines::default()))
+        };
+        Shown { how, to }
     }
 
     pub(crate) fn progress(&self) -> Arc<dyn Progress> {
-        match self {
-            Shown::Bars(bars) => bars.clone(),
-            Shown::Lines(lines) => lines.clone(),
-            Shown::Json(json) => json.clone(),
+        match &self.how {
+            How::Bars(bars) => bars.clone(),
+            How::Lines(lines) => lines.clone(),
+            How::Json(json) => json.clone(),
         }
     }
 
     /// A job is through: one line, whatever was shown before.
     pub(crate) fn summary(&self, summary: &Summary) {
-        match self {
-            Shown::Bars(bars) => bars.forget(&summary.job),
-            Shown::Lines(_) => {}
-            Shown::Json(_) => {
-                print_json(&json!({
+        match &self.how {
+            How::Bars(bars) => bars.forget(&summary.job),
+            How::Lines(_) => {}
+            How::Json(_) => {
+                self.json(&json!({
                     "event": "summary",
                     "job": summary.job,
                     "nothing_new": summary.nothing_new,
@@ -67,17 +95,17 @@ impl Shown {
                 return;
             }
         }
-        print_line(&summary_line(summary));
+        self.to.line(&summary_line(summary));
     }
 
     /// What the stores were asked in all, of which people are told where a request costs something.
     pub(crate) fn requests(&self, engine: &Engine) {
         let requests = engine.requests();
-        match self {
-            Shown::Json(_) => print_json(&json!({ "event": "requests", "requests": requests })),
+        match &self.how {
+            How::Json(_) => self.json(&json!({ "event": "requests", "requests": requests })),
             _ if engine.is_remote() => {
                 let kinds = requests.by_kind().map(|(kind, n)| format!("{} {kind}", count(n)));
-                print_line(&format!("requests to stores: {}", kinds.join(", ")));
+                self.to.line(&format!("requests to stores: {}", kinds.join(", ")));
             }
             _ => {}
         }
@@ -85,10 +113,14 @@ impl Shown {
 
     /// Anything else that a statement has to say.
     pub(crate) fn note(&self, text: &str) {
-        match self {
-            Shown::Json(_) => print_json(&json!({ "event": "note", "text": text })),
-            _ => print_line(text),
+        match &self.how {
+            How::Json(_) => self.json(&json!({ "event": "note", "text": text })),
+            _ => self.to.line(text),
         }
+    }
+
+    fn json(&self, value: &serde_json::Value) {
+        self.to.line(&value.to_string());
     }
 }
 
@@ -154,12 +186,12 @@ impl Progress for Lines {
     }
 }
 
-/// An object an update, on standard output.
-pub(crate) struct Json;
+/// An object an update.
+pub(crate) struct Json(To);
 
 impl Progress for Json {
     fn update(&self, job: &str, update: &ProgressUpdate) {
-        print_json(&json!({
+        let update = json!({
             "event": "progress",
             "job": job,
             "elapsed_ms": millis(update.elapsed),
@@ -184,11 +216,12 @@ impl Progress for Json {
                 "bytes": update.state.bytes,
                 "spilled": update.state.spilled,
             },
-        }));
+        });
+        self.0.line(&update.to_string());
     }
 
     fn note(&self, job: &str, text: &str) {
-        print_json(&json!({ "event": "note", "job": job, "text": text }));
+        self.0.line(&json!({ "event": "note", "job": job, "text": text }).to_string());
     }
 }
 
@@ -340,13 +373,8 @@ fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A closed standard output is no reason to stop a job.
 pub(crate) fn print_line(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn print_json(value: &serde_json::Value) {
-    print_line(&value.to_string());
+    To::Stdout.line(line);
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

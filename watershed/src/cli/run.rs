@@ -40,7 +40,8 @@ pub(crate) struct Run {
     #[arg(long)]
     reopen: bool,
 
-    /// Progress and results as JSON, one object a line, on standard output
+    /// Progress and results as JSON, one object a line, on standard output (progress on standard error, if a sink writes
+    /// to standard output)
     #[arg(long)]
     json: bool,
 
@@ -56,7 +57,7 @@ impl Run {
     pub(crate) async fn run(self, global: &Global) -> Result<()> {
         let text = read_text(&self.file)?;
         let engine = global.engine(&self.variables, self.settings.given)?;
-        let shown = Shown::new(self.json);
+        let shown = Shown::new(self.json, engine.prints_rows(&text));
         let stop = Stop::default();
         stop_on_signals(stop.clone())?;
         let metrics = Arc::new(Metrics::before(shown.progress()).of(&engine));

@@ -81,7 +81,7 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let clock = engine.clock();
     let sink: Arc<dyn Sink> = match output {
-        Output::Topic(topic) => topic.open(engine, &entry).await?,
+        Output::Outlet(outlet) => outlet.open(engine, &entry, settings.target_file_size).await?,
         Output::Table { mut spec, columns } => {
             spec.owner = (entry.kind == Kind::MaterializedView).then_some(entry.incarnation);
             let table = DeltaSink::open(engine.stores(), RESULT, &location, spec, options, clock.clone()).await?;

@@ -1,4 +1,4 @@
-//! What a job fills, a table or a topic: what its statement says of it, held against what its query gives.
+//! The table that a job fills: what its statement says of it, held against what its query gives.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

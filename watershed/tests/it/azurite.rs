@@ -107,4 +107,19 @@ fn azurite_from_files_to_an_answer_and_nothing_new_after() {
     assert_eq!(answer.lines().nth(1), Some("3,6,77"));
     let answer = run(&["query", "SELECT count(*) FROM late_ones", "--format", "csv"]);
     assert_eq!(answer.lines().nth(1), Some("2"));
+
+    // A sink's files, which Azure copies to their names.
+    let sink =
+        format!("CREATE SINK lines WITH (location = '{}') AS SELECT at, origin, delay FROM flights;", at("lines"));
+    fs::write(dir.path().join("lines.sql"), sink).unwrap();
+    run(&["run", "lines.sql"]);
+    run(&["load", &at("lines/*.ndjson"), "--into", &at("again")]);
+    fs::write(
+        dir.path().join("again.sql"),
+        format!("CREATE EXTERNAL TABLE again STORED AS DELTA LOCATION '{}';", at("again")),
+    )
+    .unwrap();
+    run(&["run", "again.sql"]);
+    let answer = run(&["query", "SELECT count(*), sum(delay) FROM again", "--format", "csv"]);
+    assert_eq!(answer.lines().nth(1), Some("6,77"));
 }

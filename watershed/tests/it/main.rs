@@ -22,6 +22,8 @@ mod faults;
 
 mod full_disk;
 
+mod generate;
+
 mod kafka;
 
 mod minio;
@@ -37,6 +39,8 @@ mod oracle;
 mod readers;
 
 mod repair;
+
+mod sinks;
 
 mod spark;
 

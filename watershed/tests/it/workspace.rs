@@ -6,13 +6,15 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every member and the members it may depend on; dev-dependencies are exempt.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("watershed-core", &[]),
     ("watershed-operators", &["watershed-core"]),
     ("watershed-plan", &["watershed-core", "watershed-operators"]),
     ("watershed-runtime", &["watershed-core"]),
     ("watershed-lake", &["watershed-core"]),
+    ("watershed-files", &["watershed-core"]),
     ("watershed-formats", &["watershed-core"]),
+    ("watershed-generator", &["watershed-core"]),
     ("watershed-kafka", &["watershed-core"]),
     // Reads and computes by itself, to be compared with.
     ("watershed-peer", &[]),
@@ -21,7 +23,9 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "watershed",
         &[
             "watershed-core",
+            "watershed-files",
             "watershed-formats",
+            "watershed-generator",
             "watershed-kafka",
             "watershed-lake",
             "watershed-operators",

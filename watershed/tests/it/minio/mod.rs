@@ -4,6 +4,7 @@
 //! * [`racing`]: two runners, and many writers, of one thing.
 //! * [`listing`]: a folder of more objects than a listing's page holds.
 //! * [`faults`]: a store that says `503`, and one that goes away.
+//! * [`sinks`]: files of lines, killed.
 //! * [`credentials`]: where they come from, and where they never go.
 
 pub(crate) mod server;
@@ -19,5 +20,7 @@ mod racing;
 mod listing;
 
 mod faults;
+
+mod sinks;
 
 mod credentials;
