@@ -205,7 +205,10 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("on_error", "Messages of a log that cannot be read: 'table' keeps them beside the result, 'fail' or 'skip'"),
         ("idle_timeout", "How long a part of a log may be quiet before nobody waits for it [default: 30 s]"),
         ("late", "Late rows: 'table' keeps them beside the result, 'repair' computes their windows anew"),
-        ("on_change", "When rows that were read are removed or rewritten: 'stop' or 'ignore'"),
+        (
+            "on_change",
+            "When rows that were read are removed or rewritten: 'stop', 'ignore', or 'repair' what came of them",
+        ),
         ("memory_limit", "Memory for all jobs together, such as '4 GB' [default: 60 % of the machine or cgroup]"),
         (
             "spill_dir",

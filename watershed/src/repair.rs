@@ -25,10 +25,11 @@ use tokio::sync::Mutex;
 use watershed_core::error::Place;
 use watershed_core::history::{DataFile, History, Snapshot, Times};
 use watershed_core::scan::ScanFile;
-use watershed_core::settings::{Late, Settings};
+use watershed_core::settings::{Late, OnChange, Settings};
 use watershed_core::sink::Replaced;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
+use watershed_operators::WindowForm;
 use watershed_plan::{Lowered, Query};
 use watershed_runtime::Recompute;
 
@@ -49,6 +50,7 @@ pub(crate) struct Windows {
     /// When the view was made, which is what its query takes for now.
     made: EventTime,
     axis: Axis,
+    form: WindowForm,
     output: SchemaRef,
     sources: Vec<Facts>,
 }
@@ -68,6 +70,13 @@ pub(crate) fn check(
     known: &Known,
     at: Place,
 ) -> Result<()> {
+    if settings.on_change == OnChange::Repair && (settings.late != Late::Repair || lowered.stages.is_empty()) {
+        let message = format!(
+            "{kind} {name}: on_change = 'repair' is for views over windows that are made with late = 'repair'; give 'stop' or \
+             'ignore'"
+        );
+        return Err(Error::sql_at(message, Some(at)));
+    }
     // Without windows no row is late.
     if settings.late != Late::Repair || lowered.stages.is_empty() {
         return Ok(());
@@ -112,7 +121,9 @@ impl Windows {
         if settings.late != Late::Repair {
             return Ok(None);
         }
-        let Some(axis) = Axis::of(lowered, EventTime::MAX)? else { return Ok(None) };
+        let (Some(axis), Some(form)) = (Axis::of(lowered, EventTime::MAX)?, lowered.fragment.windows()) else {
+            return Ok(None);
+        };
         let engine: &Engine = session.engine;
         let batch = relations::tables_only(engine, &session.entries, &session.layers, settings, query).await?;
         let source = |(name, source): (&String, &crate::sources::OpenSource)| Facts {
@@ -125,6 +136,7 @@ impl Windows {
             query: query.clone(),
             made,
             axis,
+            form,
             output: Arc::clone(&lowered.output),
             sources: known.sources.iter().map(source).collect(),
         })))
@@ -136,6 +148,10 @@ impl Recompute for Windows {
     fn windows(&self, missed: Interval) -> Replaced {
         let Stretch { start, end } = self.axis.within(missed);
         Replaced { column: self.axis.column.clone(), times: vec![Interval { start, end }] }
+    }
+
+    fn touched(&self, facts: Interval, watermark: EventTime) -> (Option<Interval>, Option<Interval>) {
+        self.form.touched(facts, watermark)
     }
 
     async fn rows(

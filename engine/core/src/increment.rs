@@ -20,8 +20,10 @@ pub struct Increment {
     pub pending: Vec<DataFile>,
     pub boundary: EventTime,
     pub cut: bool,
-    /// Facts that had been read and are no more.
+    /// Facts that had been read and are no more: the first of them.
     pub gone: Option<Removed>,
+    /// The event times of all of them, as far as known.
+    pub changed: Vec<Interval>,
 }
 
 /// Judges the changes between the version of `position`, which is `then`, and `now`. Files that the boundary may cut have to
@@ -43,6 +45,7 @@ pub fn increment(then: &Snapshot, now: &Snapshot, changes: Changes, position: &P
         Some(known) => *known != Standing::Unread,
         None => judge.partition_begun(removed.interval),
     };
+    let changed = changes.removed.iter().filter(gone).map(|removed| times(then, removed)).collect();
     let gone = changes.removed.iter().find(gone).cloned();
     let mixed = judge.mixed(&changes, standing.clone());
     let lost =
@@ -50,7 +53,7 @@ pub fn increment(then: &Snapshot, now: &Snapshot, changes: Changes, position: &P
     if !mixed {
         let added = changes.added.into_iter().filter(|(i, f)| judge.standing(*i, f) == Standing::Read);
         let pending = added.map(|(_, file)| file).collect();
-        return Increment { pending, boundary: position.boundary, cut: position.cut, gone };
+        return Increment { pending, boundary: position.boundary, cut: position.cut, gone, changed };
     }
     let removed: BTreeSet<&str> = changes.removed.iter().map(|r| r.path.as_str()).collect();
     let concerned =
@@ -69,7 +72,22 @@ pub fn increment(then: &Snapshot, now: &Snapshot, changes: Changes, position: &P
         true => behind.max().unwrap_or(position.boundary).max(position.boundary),
         false => position.boundary,
     };
-    Increment { pending, boundary, cut: false, gone: gone.or(lost.cloned()) }
+    let changed = lost.map(|removed| times(then, removed)).into_iter().chain(changed).collect();
+    Increment { pending, boundary, cut: false, gone: gone.or(lost.cloned()), changed }
+}
+
+/// When the facts of a file happened, as far as its version knew.
+fn times(then: &Snapshot, removed: &Removed) -> Interval {
+    let always = Interval { start: EventTime::MIN, end: EventTime::MAX };
+    let files = then.partitions.iter().flat_map(|p| &p.files).chain(&then.timeless);
+    let known = files.filter(|file| file.path == removed.path).map(|file| match file.times {
+        Times::Known { min, max, .. } if min <= max => Interval { start: min, end: EventTime(max.0.saturating_add(1)) },
+        // NULLs only: no fact of any window.
+        Times::Known { min, .. } => Interval { start: min, end: min },
+        Times::Unknown => removed.interval.unwrap_or(always),
+    });
+    let both = |a: Interval, b: Interval| Interval { start: a.start.min(b.start), end: a.end.max(b.end) };
+    known.reduce(both).unwrap_or(removed.interval.unwrap_or(always))
 }
 
 /// Where a file's facts stand.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch::Position;
 use crate::tail::Part;
-use crate::time::Interval;
+use crate::time::{EventTime, Interval};
 
 /// Notes that are kept apart; beyond that the newest two become one, and wait for what the newer needs.
 const APART: usize = 16;
@@ -26,8 +26,13 @@ pub type Needs = BTreeMap<String, BTreeMap<Part, i64>>;
 
 /// Windows that have to be computed anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Repairs(Vec<Note>);
+#[serde(default)]
+pub struct Repairs {
+    notes: Vec<Note>,
+    /// Windows that will have to be, once they have been emitted: facts of theirs were changed that they hold already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    open: Vec<Interval>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
@@ -53,12 +58,12 @@ pub fn covers(has: &BTreeMap<Part, i64>, needs: &BTreeMap<Part, i64>) -> bool {
 
 impl Repairs {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.notes.is_empty() && self.open.is_empty()
     }
 
     /// Stretches of windows that wait.
     pub fn len(&self) -> usize {
-        self.0.iter().map(|note| note.missed.len()).sum()
+        self.notes.iter().map(|note| note.missed.len()).sum::<usize>() + self.open.len()
     }
 
     /// Notes windows that were missed. What is needed must not be less than what was needed before.
@@ -67,33 +72,46 @@ impl Repairs {
         if missed.is_empty() {
             return;
         }
-        let full = self.0.len() >= APART;
-        match self.0.last_mut().filter(|last| full || last.needs == needs) {
+        let full = self.notes.len() >= APART;
+        match self.notes.last_mut().filter(|last| full || last.needs == needs) {
             Some(last) => {
                 last.missed.extend(missed);
                 last.missed = together(std::mem::take(&mut last.missed));
                 last.needs = needs;
             }
-            None => self.0.push(Note { missed: together(missed), needs }),
+            None => self.notes.push(Note { missed: together(missed), needs }),
         }
+    }
+
+    /// Notes windows that are still open and hold facts which are no more.
+    pub fn when_closed(&mut self, open: impl IntoIterator<Item = Interval>) {
+        self.open.extend(open);
+        self.open = together(std::mem::take(&mut self.open));
+    }
+
+    /// Takes out those of them that have ended: they are to be noted.
+    pub fn closed(&mut self, watermark: EventTime) -> Vec<Interval> {
+        let (closed, open) = std::mem::take(&mut self.open).into_iter().partition(|of| of.end <= watermark);
+        self.open = open;
+        closed
     }
 
     /// What the windows need that are to be done next; `None` when none wait.
     pub fn needed(&self) -> Option<&Needs> {
-        self.0.first().map(|note| &note.needs)
+        self.notes.first().map(|note| &note.needs)
     }
 
     /// The windows that are to be done next, as soon as there is what they need.
     pub fn next(&self) -> &[Interval] {
-        self.0.first().map_or(&[], |note| &note.missed)
+        self.notes.first().map_or(&[], |note| &note.missed)
     }
 
     /// The first so many of them are done.
     pub fn done(&mut self, count: usize) {
-        let Some(note) = self.0.first_mut() else { return };
+        let Some(note) = self.notes.first_mut() else { return };
         note.missed.drain(..count.min(note.missed.len()));
         if note.missed.is_empty() {
-            self.0.remove(0);
+            self.notes.remove(0);
         }
     }
 }
@@ -130,7 +148,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::EventTime;
 
     fn interval(start: i64, end: i64) -> Interval {
         Interval { start: EventTime(start), end: EventTime(end) }
@@ -158,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_waits_until_it_is_not() {
+        let mut repairs = Repairs::default();
+        repairs.when_closed([interval(0, 10), interval(20, 30), interval(5, 12)]);
+        assert!(!repairs.is_empty() && repairs.needed().is_none());
+        assert_eq!(repairs.closed(EventTime(11)), []);
+        assert_eq!(repairs.closed(EventTime(12)), [interval(0, 12)]);
+        assert_eq!((repairs.len(), repairs.closed(EventTime::MAX)), (1, vec![interval(20, 30)]));
+        assert!(repairs.is_empty());
+    }
+
+    #[test]
     fn a_part_that_is_not_archived_covers_what_begins_with_nothing() {
         let parts = |list: &[(Part, i64)]| list.iter().copied().collect::<BTreeMap<_, _>>();
         assert!(covers(&parts(&[(0, 8)]), &parts(&[(0, 8), (1, 0)])));
@@ -171,7 +199,7 @@ mod tests {
         repairs.note([interval(0, 10)], log(5));
         let text = serde_json::to_string(&repairs).unwrap();
         assert_eq!(serde_json::from_str::<Repairs>(&text).unwrap(), repairs);
-        assert_eq!(serde_json::from_str::<Repairs>("[]").unwrap(), Repairs::default());
+        assert_eq!(serde_json::from_str::<Repairs>("{}").unwrap(), Repairs::default());
     }
 
     proptest! {
@@ -183,7 +211,7 @@ mod tests {
                 next += more;
                 repairs.note([interval(start * 10, start * 10 + width)], log(next));
             }
-            prop_assert!(repairs.0.len() <= APART);
+            prop_assert!(repairs.notes.len() <= APART);
             let mut done: Vec<(Interval, i64)> = vec![];
             let mut before = 0;
             while let Some(needed) = repairs.needed().cloned() {

@@ -122,6 +122,8 @@ pub enum OnError {
 pub enum OnChange {
     Stop,
     Ignore,
+    /// The windows that they were in are computed anew from the history.
+    Repair,
 }
 
 impl Settings {
@@ -207,12 +209,8 @@ impl Settings {
                 self.on_change = match value {
                     "stop" => OnChange::Stop,
                     "ignore" => OnChange::Ignore,
-                    "repair" => {
-                        return Err(Error::input(
-                            "on_change = 'repair': not supported yet; there are 'stop' and 'ignore'",
-                        ));
-                    }
-                    _ => return Err(wrong("'stop' or 'ignore'")),
+                    "repair" => OnChange::Repair,
+                    _ => return Err(wrong("'stop', 'ignore' or 'repair'")),
                 }
             }
             "memory_limit" => self.memory_limit = Some(size()?),

@@ -189,6 +189,25 @@ impl WindowForm {
         (self.window_ending(end).start >= first).then_some(Interval { start: first, end })
     }
 
+    /// Of the windows that facts within an interval can be in, from the first start to the last end: those that end at or
+    /// before a watermark, and those that end after it.
+    pub fn touched(self, facts: Interval, watermark: EventTime) -> (Option<Interval>, Option<Interval>) {
+        if facts.start >= facts.end {
+            return (None, None);
+        }
+        let first = match facts.start {
+            EventTime::MIN => EventTime::MIN,
+            start => self.window_ending(self.pane_end().of(self.pane_start(start))).start,
+        };
+        let last = match facts.end {
+            EventTime::MAX => EventTime::MAX,
+            EventTime(end) => self.last_end(self.pane_start(EventTime(end - 1))),
+        };
+        let done = Interval { start: first, end: last.min(self.pane_start(watermark)) };
+        let open = Interval { start: first.max(self.start_after(watermark)), end: last };
+        (Some(done).filter(|of| of.start < of.end), Some(open).filter(|_| last > watermark))
+    }
+
     /// The length of the longest window as an interval literal.
     pub fn interval(self) -> ScalarValue {
         let (months, nanoseconds) = match self.end() {
@@ -306,6 +325,13 @@ mod tests {
                 prop_assert_eq!(found.end.0, missed.iter().map(|x| x.1).max().unwrap());
                 prop_assert!(found.start.0 <= missed.iter().map(|x| x.0).min().unwrap());
             }
+            let facts = Interval { start: EventTime(time.min(from)), end: EventTime(time.max(from) + 1) };
+            let (done, still) = form.touched(facts, w);
+            let within = |of: Option<Interval>, s: i64, e: i64| of.is_some_and(|of| of.start.0 <= s && e <= of.end.0);
+            for (s, e) in windows.iter().filter(|(s, e)| *s < facts.end.0 && facts.start.0 < *e) {
+                prop_assert!(within(if *e <= watermark { done } else { still }, *s, *e));
+            }
+            prop_assert!(done.is_none_or(|of| of.end <= w) && still.is_none_or(|of| of.end > w));
             for (s, e) in windows.iter().filter(|(s, _)| *s > -100) {
                 let found = form.window_ending(EventTime(*e));
                 prop_assert_eq!((found.start.0, found.end.0), (*s, *e));

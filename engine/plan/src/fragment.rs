@@ -62,6 +62,11 @@ struct Hole {
 }
 
 impl Fragment {
+    /// The windows by which rows are late; a stateless job has none.
+    pub fn windows(&self) -> Option<WindowForm> {
+        self.0.window
+    }
+
     /// `time_index` tells the index of a source's event time in its table.
     pub(crate) fn new(
         plan: Arc<dyn ExecutionPlan>,

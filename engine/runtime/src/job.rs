@@ -161,6 +161,9 @@ pub trait Recompute: Send + Sync {
     /// others that are final.
     fn windows(&self, missed: Interval) -> Replaced;
 
+    /// The windows that facts within an interval can be in: those that are final at a watermark, and the others.
+    fn touched(&self, facts: Interval, watermark: EventTime) -> (Option<Interval>, Option<Interval>);
+
     /// All that the result has to have in their place, over these versions of the sources' histories, as far as it is final at
     /// a watermark.
     async fn rows(

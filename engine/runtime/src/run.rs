@@ -238,6 +238,10 @@ impl Runner {
         if ended && self.steps_in_epoch > 0 && !self.repairs.is_empty() {
             self.end_epoch(false).await?;
         }
+        if ended {
+            let closed = self.repairs.closed(EventTime::MAX);
+            self.repairs.note(closed, needs(&self.positions));
+        }
         claimed |= self.repair().await?;
         if ended && !self.repairs.is_empty() {
             return Err(Error::stopped(
@@ -361,6 +365,7 @@ impl Runner {
 
     fn account(&mut self, step: &Step) {
         self.positions = step.positions.clone();
+        self.note_changed(&step.changed);
         self.repairs.note(std::mem::take(&mut self.missed), needs(&self.positions));
         self.bytes_done += step.bytes();
         self.run.slices += 1;

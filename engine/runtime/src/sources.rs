@@ -31,7 +31,7 @@ use watershed_core::scan::is_clean;
 use watershed_core::settings::Settings;
 use watershed_core::slice::{self, Rules, Standing};
 use watershed_core::tail::LogRows;
-use watershed_core::time::Span;
+use watershed_core::time::{Interval, Span};
 use watershed_core::{EventTime, Result};
 
 use self::pin::{Pinned, refine};
@@ -93,6 +93,8 @@ pub(crate) struct Step {
     pub(crate) ahead: EventTime,
     /// Where the sources stand after the step.
     pub(crate) positions: BTreeMap<String, Position>,
+    /// When facts happened that were read before and are no more.
+    pub(crate) changed: Vec<Interval>,
     /// Rows of logs, input by input; a step has files or these.
     pub(crate) logs: Vec<Vec<LogRows>>,
     pub(crate) log_bytes: u64,
@@ -219,6 +221,11 @@ impl Sources {
             if let Some(step) = self.history_step().await? {
                 return Ok(Next::Step(Box::new(step)));
             }
+            // Even if nothing is to be read for it, it is to be on record.
+            if self.inputs.iter().any(|pinned| !pinned.changed.is_empty()) {
+                let nothing = vec![vec![]; self.inputs.len()];
+                return Ok(Next::Step(Box::new(self.step(nothing, vec![], self.watermark))));
+            }
             if self.open_logs().await? {
                 continue;
             }
@@ -322,7 +329,9 @@ impl Sources {
         let positions = inputs.chain(self.dimensions.clone()).collect();
         let remote = self.inputs.iter().map(|pinned| pinned.input.history.layout().is_remote()).collect();
         let logs = vec![vec![]; self.inputs.len()];
+        let changed = self.inputs.iter_mut().flat_map(|pinned| std::mem::take(&mut pinned.changed)).collect();
         Step {
+            changed,
             reads,
             deleted,
             suspect,

@@ -211,6 +211,58 @@ fn a_kill_while_the_past_is_put_right_loses_nothing() {
     world.holds(query, end);
 }
 
+/// Changes the table of facts as others do: deletes and updates rows by time, whole files or a few of a file.
+fn change(world: &World, python: &str, sql: &str) {
+    let script = format!(
+        "from deltalake import DeltaTable\nt = DeltaTable({:?})\n{sql}",
+        world.dir.path().join("facts").display().to_string()
+    );
+    let out = Command::new(python).args(["-c", &script]).output().unwrap();
+    assert!(out.status.success(), "{script}: {}", all_said(&out));
+}
+
+#[test]
+fn facts_that_are_changed_put_their_windows_right() {
+    let Ok(python) = std::env::var("WATERSHED_PYTHON") else {
+        println!("skipped: WATERSHED_PYTHON names no Python with deltalake");
+        return;
+    };
+    for (i, (query, end)) in queries().into_iter().enumerate() {
+        let seed = 80 + i as u64;
+        println!("seed {seed}: {query}");
+        let (mut dice, mut number) = (Dice::new(seed), 0);
+        let world = World::new();
+        let sql = world.sql(", late = 'repair'", &query);
+        world.load("0.csv", &facts(&mut dice, 0..6, 3_000, &mut number));
+        world.says(&["run", &sql]);
+        let out = world.command(&["run", &sql]).output().unwrap();
+        assert!(out.status.success(), "{}", all_said(&out));
+        for round in 1..4 {
+            let day = 1 + dice.below(6);
+            match round {
+                // Rows of one city in all files; rows of a day; the last day, whose last windows are open.
+                1 => change(&world, &python, "t.delete(\"city = 'c1' AND km < 300\")"),
+                2 => change(
+                    &world,
+                    &python,
+                    &format!("t.update(updates={{'km': 'km + 7'}}, predicate=\"at_day = '2026-01-0{day}'\")"),
+                ),
+                _ => change(&world, &python, "t.update(updates={'km': 'km * 2'}, predicate=\"at_day = '2026-01-06'\")"),
+            }
+            let out = world.command(&["run", &sql]).output().unwrap();
+            assert!(!out.status.success() && all_said(&out).contains("are gone"), "{}", all_said(&out));
+            world.says(&["run", &sql, "--on-change", "repair"]);
+            world.holds(&query, end);
+        }
+        // What was open is right when it has ended.
+        world.load("1.csv", &facts(&mut dice, 6..9, 1_000, &mut number));
+        world.says(&["run", &sql, "--on-change", "repair"]);
+        world.holds(&query, end);
+        let said = world.says(&["run", &sql]);
+        assert!(said.contains("nothing new") && !said.contains("wait"), "{said}");
+    }
+}
+
 #[test]
 fn what_cannot_be_put_right_is_refused() {
     let world = World::new();
@@ -227,6 +279,8 @@ fn what_cannot_be_put_right_is_refused() {
         FROM TUMBLE(rides, at, INTERVAL '1 hour') GROUP BY window_start, city) GROUP BY date_trunc('day', window_start)";
     let said = refused(", late = 'repair'", twice);
     assert!(said.contains("an aggregate over an aggregate"), "{said}");
+    let out = world.command(&["run", &world.sql("", &queries()[0].0), "--on-change", "repair"]).output().unwrap();
+    assert!(!out.status.success() && all_said(&out).contains("made with late = 'repair'"), "{}", all_said(&out));
     // It is fixed when the view is made.
     let hourly = &queries()[0].0;
     world.says(&["run", &world.sql("", hourly)]);

@@ -74,6 +74,17 @@ impl Runner {
         Ok(())
     }
 
+    /// Notes the windows of facts that are no more: at once if they have been emitted, else when they are.
+    pub(super) fn note_changed(&mut self, changed: &[Interval]) {
+        let Some(repairer) = &self.repairer else { return };
+        for facts in changed {
+            let (done, open) = repairer.recompute.touched(*facts, self.watermark);
+            self.missed.extend(done);
+            self.repairs.when_closed(open);
+        }
+        self.missed.extend(self.repairs.closed(self.watermark));
+    }
+
     /// Does what repairs can be done, if it is time to look.
     pub(super) async fn repair_when_due(&mut self) -> Result<()> {
         let now = self.context.clock.elapsed();

@@ -8,6 +8,7 @@ use watershed_core::history::{DataFile, History, LONG, Snapshot, Times};
 use watershed_core::increment::increment;
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice;
+use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
 
 use super::logs;
@@ -29,6 +30,8 @@ pub(super) struct Pinned {
     pub(super) warned: bool,
     /// Of a source that goes on in a log: no fact that is earlier is promised not to come, whatever of the history is read.
     pub(super) goes_on: Option<EventTime>,
+    /// When facts happened that were read and are no more, and are to be put right.
+    pub(super) changed: Vec<Interval>,
     /// Its log, once the history is read.
     pub(super) feed: Option<Feed>,
 }
@@ -43,7 +46,7 @@ impl Pinned {
         now: EventTime,
         checkpoints: &Checkpoints,
     ) -> Result<Pinned> {
-        let mut position = catch_up(&input, before, &snapshot, settings.on_change, checkpoints).await?;
+        let (mut position, changed) = catch_up(&input, before, &snapshot, settings.on_change, checkpoints).await?;
         position.judged_at = now;
         by_pieces(&input, &mut snapshot, &position).await?;
         cut::settle(&mut snapshot, &position);
@@ -55,7 +58,7 @@ impl Pinned {
         let closed = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
         let continued = position.cut.then_some(position.boundary).into_iter().collect();
         let goes_on = logs::goes_on(&input, &snapshot).await?;
-        Ok(Pinned { closed, continued, goes_on, ..Pinned::new(input, snapshot, position) })
+        Ok(Pinned { closed, continued, goes_on, changed, ..Pinned::new(input, snapshot, position) })
     }
 
     pub(super) fn new(input: Input, snapshot: Snapshot, position: Position) -> Self {
@@ -68,6 +71,7 @@ impl Pinned {
             refined: EventTime::MIN,
             warned: false,
             goes_on: None,
+            changed: vec![],
             feed: None,
         }
     }
@@ -143,13 +147,13 @@ async fn catch_up(
     now: &Snapshot,
     on_change: OnChange,
     checkpoints: &Checkpoints,
-) -> Result<Position> {
+) -> Result<(Position, Vec<Interval>)> {
     let Some(then) = position.version.replace(now.version.clone()) else {
         position.keepsake = checkpoints.keep(now).await?;
-        return Ok(position);
+        return Ok((position, vec![]));
     };
     if then == now.version {
-        return Ok(position);
+        return Ok((position, vec![]));
     }
     let mut then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
     by_pieces(input, &mut then, &position).await?;
@@ -166,12 +170,14 @@ async fn catch_up(
     if let (Some(gone), OnChange::Stop) = (grown.gone, on_change) {
         return Err(Error::stopped(format!(
             "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
-             on_change = 'ignore'; to compute anew, use CREATE OR REPLACE",
+             on_change = 'ignore'; to have their windows put right, 'repair' (of a view with late = 'repair'); to compute anew, use \
+             CREATE OR REPLACE",
             input.name, gone.path, gone.version
         )));
     }
     position.pending.extend(grown.pending);
     (position.boundary, position.cut) = (grown.boundary, grown.cut);
     position.keepsake = checkpoints.keep(now).await?;
-    Ok(position)
+    let changed = if on_change == OnChange::Repair { grown.changed } else { vec![] };
+    Ok((position, changed))
 }
