@@ -202,7 +202,10 @@ pub fn settings_help() -> &'static [(&'static str, &'static str)] {
         ("bounded", "Sources get no more rows: an ended one does not hold the others up"),
         ("time_partition", "What carries time in a history: columns, a grain, or a pattern such as '{%Y/%m/%d}'"),
         ("time_zone", "The zone of the calendar by which a history is partitioned [default: UTC]"),
-        ("on_error", "Messages of a log that cannot be read: 'table' keeps them beside the result, 'fail' or 'skip'"),
+        (
+            "on_error",
+            "Messages and records of text that cannot be read: 'table' keeps them beside the result, 'fail' or 'skip'",
+        ),
         ("idle_timeout", "How long a part of a log may be quiet before nobody waits for it [default: 30 s]"),
         ("late", "Late rows: 'table' keeps them beside the result, 'repair' computes their windows anew"),
         (

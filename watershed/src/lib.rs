@@ -55,6 +55,7 @@
 //! * [`catalog`]: what has been created, by name.
 //! * `tails`: the log of a source.
 //! * `handover`: where a history ends and its log begins.
+//! * `folders`: files of text as a history.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
 //! * `dimensions`, `csv`, `late`: tables as queries read them.
 //! * `jobs`, `bindings`: from a statement to a running job.
@@ -80,6 +81,8 @@ mod declare;
 mod diff;
 
 pub mod catalog;
+
+mod folders;
 
 mod sources;
 

@@ -94,7 +94,7 @@ async fn once(
     for entry in reached(entries, query)? {
         match entry.kind {
             Kind::Source => {
-                let source = open_source(engine, layers, entry).await?;
+                let source = opened(declared(engine, layers, entry)?.at_once(), entry).await?;
                 if !source.has_history {
                     return Err(Error::input(format!(
                         "{0} is a log, which a query that runs once cannot read; make a view over it, or an archive (INSERT INTO \
@@ -127,7 +127,10 @@ async fn once(
 
 /// Opens the source of a catalog entry, under the settings in force.
 pub(crate) async fn open_source(engine: &Engine, layers: &Layers, entry: &Entry) -> Result<OpenSource> {
-    let declared = declared(engine, layers, entry)?;
+    opened(declared(engine, layers, entry)?, entry).await
+}
+
+async fn opened(declared: Declared, entry: &Entry) -> Result<OpenSource> {
     let location = match (&entry.location, &declared.lake) {
         (Some(location), _) | (None, Some(location)) => location,
         (None, None) => return declared.open("").await,

@@ -14,6 +14,7 @@ use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
 
 use crate::engine::{Engine, shown};
+use crate::folders::DeclaredFiles;
 use crate::layers::{Layers, Scope, With};
 use crate::tails::{DeclaredTail, OpenTail};
 
@@ -34,6 +35,10 @@ pub(crate) struct Declared {
     pub(crate) tail: Option<DeclaredTail>,
     /// Its tail is what is committed to its table.
     follow: bool,
+    /// Its history is a folder of text files.
+    files: Option<DeclaredFiles>,
+    /// Who reads it needs no order.
+    unordered: bool,
     /// Of a log without a history; `None`: its messages say.
     columns: Option<SchemaRef>,
     pub(crate) stores: Stores,
@@ -78,8 +83,13 @@ impl Declared {
             Some(url) => Some(DeclaredTail::new(url, own, with.log.clone(), &settings, &what)?),
             None => None,
         };
-        let lonely = ["format", "start", "archive"].into_iter().find(|name| with.own(name).is_some());
-        let lonely = lonely.or(with.log.keys().next().map(String::as_str)).filter(|_| tail.is_none());
+        let files = match with.own("format").filter(|_| with.own("lake").is_some() && tail.is_none()) {
+            Some(format) => Some(DeclaredFiles::new(format, source, with.log.clone(), settings.on_error, &what)?),
+            None => None,
+        };
+        let of_format = with.own("format").map(|_| "format").into_iter().chain(with.log.keys().map(String::as_str));
+        let of_log = ["start", "archive"].into_iter().filter(|name| with.own(name).is_some());
+        let lonely = of_format.filter(|_| files.is_none()).chain(of_log).next().filter(|_| tail.is_none());
         if let Some(name) = lonely {
             return Err(Error::sql(format!(
                 "{what}: `{name}` speaks of a log, and there is none: give tail = 'kafka://…'"
@@ -123,7 +133,9 @@ impl Declared {
             lake,
             tail,
             follow,
-            columns: source.columns.clone(),
+            columns: source.columns.clone().filter(|_| files.is_none()),
+            files,
+            unordered: false,
             variables: engine.variables().clone(),
             clock: Arc::clone(engine.clock()),
             made,
@@ -135,21 +147,28 @@ impl Declared {
         })
     }
 
+    /// For those who read all of it at once: which times text files hold need not be learnt by reading them.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.unordered = self.files.is_some();
+        self
+    }
+
     /// Opens the history; `location` is the catalog's, so that a relative path means what it meant when it was declared.
     pub(crate) async fn open(&self, location: &str) -> Result<OpenSource> {
         if let (None, Some(tail)) = (&self.lake, &self.tail) {
             return self.open_log(tail).map_err(|e| in_source(&self.name, e));
         }
-        let open = async |time_column: Option<String>| {
+        let open = async |time_column: Option<String>, untimed: bool| {
             let (time_partition, time_zone) = (self.time_partition.clone(), self.time_zone);
-            let options = HistoryOptions { time_column, time_partition, time_zone, untimed: false };
+            let text = self.files.as_ref().map(|files| files.open(&self.variables)).transpose()?;
+            let options = HistoryOptions { time_column, time_partition, time_zone, untimed, text, waits: self.follow };
             open_history(&self.stores, location, &options).await.map_err(|e| in_source(&self.name, e))
         };
         let time_column = match &self.time_column {
             Some(declared) => declared.clone(),
-            None => own_time_column(open(None).await?.layout()).map_err(|e| in_source(&self.name, e))?,
+            None => own_time_column(open(None, false).await?.layout()).map_err(|e| in_source(&self.name, e))?,
         };
-        let history = open(Some(time_column.clone())).await?;
+        let history = open(Some(time_column.clone()), self.unordered).await?;
         let layout = history.layout();
         let grain = layout.time_partition.as_ref().map(|(_, grain)| *grain);
         let tail = match &self.tail {
@@ -191,6 +210,7 @@ impl Declared {
             time_partition: None,
             stored: None,
             inferred: false,
+            text: None,
         };
         let time_column = match &self.time_column {
             Some(declared) => declared.clone(),
@@ -307,6 +327,7 @@ mod tests {
             time_partition: partition.map(|p| (p.to_string(), Grain::Day)),
             stored: None,
             inferred: false,
+            text: None,
         };
         assert_eq!(own_time_column(&layout(&["a", "ts"], Some("ts_day"))).unwrap(), "ts");
         assert_eq!(own_time_column(&layout(&["a"], Some("day"))).unwrap(), "a");

@@ -14,9 +14,10 @@ use arrow::array::{
     ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use watershed_core::clock::Clock;
+use watershed_core::scan::MESSAGE_COLUMNS;
 use watershed_core::secrets;
 use watershed_core::settings::{OnError, Settings, parse_time};
 use watershed_core::tail::{Decode, Decoded, Malformed, Messages, Start, Tail};
@@ -24,7 +25,7 @@ use watershed_core::time::{Grain, Span};
 use watershed_core::{Error, EventTime, Result};
 use watershed_formats::FormatOptions;
 use watershed_generator::GeneratorTail;
-use watershed_operators::rejected_fields;
+use watershed_operators::{message_fields, rejected_fields};
 use watershed_runtime::TailInput;
 
 /// What options of librdkafka begin with.
@@ -34,9 +35,6 @@ const KAFKA: &str = "kafka.";
 const GENERATED: &str = "generate://";
 const GENERATE: &str = "generate.";
 const GENERATED_FORMAT: &str = "json";
-
-/// The columns that tell of a message, behind all others of a table of late and bad rows.
-const MESSAGE_COLUMNS: [&str; 3] = ["_payload", "_error", "_written_at"];
 
 /// Whether an option of `CREATE SOURCE … WITH` speaks of a log or a format.
 pub(crate) fn is_option(name: &str) -> bool {
@@ -247,14 +245,13 @@ impl OpenTail {
     }
 }
 
-/// The schema of a job's rejected rows, if it reads a log.
+/// The schema of a job's rejected rows, if it reads a log. That of one which reads text files has the columns already.
 pub(crate) fn rejected_schema(rejected: &SchemaRef, reads_log: bool) -> SchemaRef {
-    if !reads_log {
+    let last = rejected.fields().last().map(|field| field.name().as_str());
+    if !reads_log || last == MESSAGE_COLUMNS.last().copied() {
         return Arc::clone(rejected);
     }
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let more = MESSAGE_COLUMNS.iter().zip([DataType::Binary, DataType::Utf8, time]);
-    let more = more.map(|(name, data_type)| Arc::new(Field::new(*name, data_type, true)));
+    let more = message_fields().into_iter().map(Arc::new);
     Arc::new(Schema::new(rejected.fields().iter().cloned().chain(more).collect::<Vec<_>>()))
 }
 
@@ -340,6 +337,8 @@ impl Decode for Placed {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Field;
+
     use super::*;
 
     #[test]

@@ -16,6 +16,7 @@
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
 //! * `protobuf`: payloads as columns, by the descriptors of their type.
 //! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
+//! * [`files()`]: files of JSON and CSV, cut into records that are read like messages.
 //! * `encode`: the other way, from rows to messages.
 //!
 //! What holds for all formats:
@@ -53,16 +54,19 @@ mod text;
 
 mod number;
 
+mod files;
+
 mod encode;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use watershed_core::Result;
 use watershed_core::tail::Decode;
+use watershed_core::{Error, Result};
 
 pub use encode::Encoder;
+pub use files::files;
 pub use options::is_option;
 
 /// A format and its options, as `CREATE SOURCE … WITH` has them.
@@ -113,6 +117,9 @@ pub struct FormatOptions {
 /// [`watershed_core::Error::Input`]: an unknown format or option, or a column of a type that the format cannot give.
 pub fn decoder(format: &FormatOptions, schema: SchemaRef) -> Result<Arc<dyn Decode>> {
     let options = options::Options::of(format)?;
+    if options.get(options::CSV_HEADER).is_some() {
+        return Err(Error::input(format!("option {} is for files: messages have no first line", options::CSV_HEADER)));
+    }
     Ok(Arc::new(facts::Facts::new(&options, schema)?))
 }
 

@@ -34,6 +34,7 @@ pub(crate) const JSON_TIMESTAMP: &str = "json.timestamp";
 pub(crate) const CSV_DELIMITER: &str = "csv.delimiter";
 pub(crate) const CSV_QUOTE: &str = "csv.quote";
 pub(crate) const CSV_NULL: &str = "csv.null";
+pub(crate) const CSV_HEADER: &str = "csv.header";
 pub(crate) const CSV_TIMESTAMP: &str = "csv.timestamp";
 pub(crate) const AVRO_REGISTRY: &str = "avro.registry";
 pub(crate) const AVRO_REGISTRY_USER: &str = "avro.registry_user";
@@ -46,11 +47,12 @@ pub(crate) const PROTOBUF_TIMESTAMP: &str = "protobuf.timestamp";
 /// Is there to be refused with more words than an unknown option.
 pub(crate) const PROTOBUF_REGISTRY: &str = "protobuf.registry";
 
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     JSON_TIMESTAMP,
     CSV_DELIMITER,
     CSV_QUOTE,
     CSV_NULL,
+    CSV_HEADER,
     CSV_TIMESTAMP,
     AVRO_REGISTRY,
     AVRO_REGISTRY_USER,

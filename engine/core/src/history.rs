@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::text::TextFiles;
 use crate::time::{EventTime, Grain, Interval};
 
 /// Where a table's files lie and what columns they hold; all a scan has to know besides the files.
@@ -38,6 +39,8 @@ pub struct Layout {
     /// Whether the columns are what a sample of the files has, and nobody's declaration: then each file's types are looked
     /// at when it is opened.
     pub inferred: bool,
+    /// What the files hold, where they are text; `None`: Parquet.
+    pub text: Option<TextFiles>,
 }
 
 impl Layout {

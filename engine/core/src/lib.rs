@@ -14,6 +14,7 @@
 //! * [`slice`]: the pure decision which files the next step reads and where the watermark then stands.
 //! * [`tail`]: a live log in parts, and how its messages become facts.
 //! * [`log`]: the pure decisions of reading it: what it promises, which part is next, where the seam lies.
+//! * [`text`]: files of text as facts.
 //! * [`scan`]: what a fragment is bound to for one step, and where rejected rows go.
 //! * [`account`]: what became of the rows that were opened.
 //! * [`widen`]: which type holds the values of another.
@@ -42,6 +43,8 @@ pub mod slice;
 pub mod tail;
 
 pub mod log;
+
+pub mod text;
 
 pub mod scan;
 

@@ -34,6 +34,9 @@ pub struct ScanInput {
     pub log: Vec<LogRows>,
     /// Set when any of them may hold rows that must be rejected.
     pub inspect: Option<Inspect>,
+    /// Takes the records of text files that no fact could be made of. Without it they are left out, as in a query that runs
+    /// once.
+    pub rejects: Option<Arc<dyn Rejects>>,
 }
 
 /// By what an inspected scan tells rejected rows.
@@ -50,6 +53,9 @@ pub struct Inspect {
 /// columns are [`REJECTED_COLUMNS`], then the columns that the query read.
 pub trait Rejects: Send + Sync + fmt::Debug {
     fn take(&self, reason: Reason, rows: RecordBatch) -> Result<()>;
+
+    /// Counts so many bad rows that nobody wants to see.
+    fn count(&self, _bad: u64) {}
 }
 
 /// The first columns of the table of rejected rows: text, text, bigint, timestamp, timestamp, text, timestamp, timestamp, text.
@@ -58,6 +64,10 @@ pub trait Rejects: Send + Sync + fmt::Debug {
 /// NULL in a table without partitions.
 pub const REJECTED_COLUMNS: [&str; 9] =
     ["_source", "_file", "_row", "_event_time", "_watermark", "_reason", "_missed_from", "_missed_until", "_partition"];
+
+/// The last columns of the table of rejected rows of a job that reads messages or text: what was read, what is wrong with it,
+/// and, of a message, when it was written. Bytes, text, timestamp.
+pub const MESSAGE_COLUMNS: [&str; 3] = ["_payload", "_error", "_written_at"];
 
 /// Why a row was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,6 +79,8 @@ pub enum Reason {
     NoTime,
     /// Its event time lies beyond now + `max_ahead`.
     Ahead,
+    /// It is a message or a record of text that no fact could be made of.
+    Malformed,
 }
 
 impl Reason {
@@ -78,6 +90,7 @@ impl Reason {
             Reason::Late => "late",
             Reason::NoTime => "no event time",
             Reason::Ahead => "event time beyond max_ahead",
+            Reason::Malformed => "malformed",
         }
     }
 }

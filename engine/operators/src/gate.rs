@@ -33,7 +33,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 use watershed_core::EventTime;
-use watershed_core::scan::{Inspect, REJECTED_COLUMNS, Reason};
+use watershed_core::scan::{Inspect, MESSAGE_COLUMNS, REJECTED_COLUMNS, Reason};
 use watershed_core::time::Interval;
 
 use crate::window_form::WindowForm;
@@ -84,6 +84,12 @@ pub fn rejected_fields() -> Vec<Field> {
         DataType::Utf8,
     ];
     REJECTED_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect()
+}
+
+/// The last columns of a table of rejected rows that may hold malformed messages or records, typed.
+pub fn message_fields() -> Vec<Field> {
+    let types = [DataType::Binary, DataType::Utf8, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))];
+    MESSAGE_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect()
 }
 
 /// See the module's page.

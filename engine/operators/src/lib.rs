@@ -39,7 +39,7 @@ pub(crate) mod sliding;
 pub mod pane_aggregate;
 
 pub use codes::coded_text;
-pub use gate::{BAD, GateColumns, GateExec, GateLimits, LATE, PARTLY_LATE, rejected_fields};
+pub use gate::{BAD, GateColumns, GateExec, GateLimits, LATE, PARTLY_LATE, message_fields, rejected_fields};
 pub use groups::check_aggregates;
 pub use pane_aggregate::PaneAggregate;
 pub use spill::Spill;

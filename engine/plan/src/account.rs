@@ -27,6 +27,7 @@ use watershed_core::{Error, Result};
 use watershed_operators::{BAD, GateExec, LATE, PARTLY_LATE};
 
 use crate::counted::CountedExec;
+use crate::scan::{DELETED, MALFORMED, OPENED, RECORDS};
 use crate::watched::Opened;
 
 /// The account of a fragment whose streams have ended.
@@ -100,6 +101,9 @@ fn of_scan(scan: &CountedExec) -> Result<Account> {
             ))),
         };
     }
+    if let Some(records) = count(&metrics, RECORDS) {
+        return of_text(scan, account, records, &metrics);
+    }
     let pruned = Pruned::of(&metrics);
     let opened = scan.watched.opened(|path| pruned.files.contains(path));
     account.files = opened.files;
@@ -123,6 +127,35 @@ fn of_scan(scan: &CountedExec) -> Result<Account> {
         )));
     }
     Ok(account)
+}
+
+/// A scan of text files: what the cutter counted has come out as facts, or is malformed, or is marked as deleted.
+fn of_text(scan: &CountedExec, mut account: Account, records: u64, metrics: &MetricsSet) -> Result<Account> {
+    let of = |name| count(metrics, name).unwrap_or(0);
+    let scanned = metrics.output_rows().unwrap_or(0) as u64;
+    let rejected = account.late + account.bad;
+    let malformed = of(MALFORMED);
+    account.files = of(OPENED);
+    account.deleted = of(DELETED);
+    account.bad += malformed;
+    if !scan.whole() {
+        account.opened = scan.passed() + account.late + account.bad;
+        return Ok(account);
+    }
+    account.opened = records.saturating_sub(account.deleted);
+    match records == scanned + malformed + account.deleted && scanned == scan.passed() + rejected {
+        true => Ok(account),
+        false => Err(Error::bug(format!(
+            "text files of {records} records came to {scanned} facts, {malformed} malformed records and {} that are marked; of \
+             the facts {} passed and {rejected} were kept aside",
+            account.deleted,
+            scan.passed()
+        ))),
+    }
+}
+
+fn count(metrics: &MetricsSet, name: &str) -> Option<u64> {
+    metrics.sum_by_name(name).map(|value| value.as_usize() as u64)
 }
 
 /// Rows of opened row groups that the reader passed over because statistics of pages ruled them out. The reader counts marked

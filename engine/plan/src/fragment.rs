@@ -18,15 +18,15 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 use watershed_core::account::Account;
-use watershed_core::scan::{REJECTED_COLUMNS, ScanFile, ScanInput};
+use watershed_core::scan::{MESSAGE_COLUMNS, REJECTED_COLUMNS, ScanFile, ScanInput};
 use watershed_core::{Error, EventTime, Result};
-use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, rejected_fields};
+use watershed_operators::{GateColumns, GateExec, GateLimits, WindowForm, message_fields, rejected_fields};
 
 use crate::account;
 use crate::counted::CountedExec;
 use crate::joins;
 use crate::paced::PacedExec;
-use crate::scan::{Inspection, Scan, SourceScanExec, engine_error};
+use crate::scan::{Inspection, MalformedTo, Scan, SourceScanExec, engine_error};
 
 /// A plan with holes. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +94,8 @@ impl Fragment {
                 columns.iter().map(|i| rejected.column(source, table.field(*i))).collect()
             })
             .collect();
-        let rejected = rejected.schema();
+        let messages = scans.iter().any(|(_, _, scan, _, _)| scan.is_text());
+        let rejected = rejected.schema(messages);
         let width = rejected.fields().len() - REJECTED_COLUMNS.len();
         let mut holes = vec![];
         for ((_, source, scan, time, columns), kept) in scans.into_iter().zip(kept) {
@@ -192,7 +193,14 @@ impl Fragment {
     fn read(&self, hole: &Hole, input: &ScanInput, partitions: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let inspection = input.inspect.as_ref().map(|_| &hole.inspection);
         let mut bound = match (input.log.is_empty(), input.files.is_empty()) {
-            (true, _) => hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime)?,
+            (true, _) => {
+                let malformed = input.rejects.as_ref().map(|rejects| MalformedTo {
+                    rejects: Arc::clone(rejects),
+                    source: hole.source.clone(),
+                    schema: self.rejected(),
+                });
+                hole.scan.bind(&input.files, inspection, partitions, &self.0.runtime, malformed)?
+            }
             (false, true) => hole.scan.bind_log(&input.log, inspection, partitions)?,
             (false, false) => return internal_err!("{}: a step reads files or a log", hole.source),
         };
@@ -236,11 +244,12 @@ impl Rejected {
     /// Where a source's column is kept.
     fn column(&mut self, source: &str, field: &Field) -> usize {
         let mut name = field.name().clone();
+        let taken = |name: &str| REJECTED_COLUMNS.contains(&name) || MESSAGE_COLUMNS.contains(&name);
         loop {
             let known = self.fields.iter().position(|f| *f.name() == name);
             match known {
                 Some(i) if self.fields[i].data_type() == field.data_type() => return i,
-                None if !REJECTED_COLUMNS.contains(&name.as_str()) => {
+                None if !taken(&name) => {
                     self.fields.push(Field::new(name, field.data_type().clone(), true));
                     return self.fields.len() - 1;
                 }
@@ -249,7 +258,9 @@ impl Rejected {
         }
     }
 
-    fn schema(self) -> SchemaRef {
-        Arc::new(Schema::new(rejected_fields().into_iter().chain(self.fields).collect::<Vec<_>>()))
+    /// `messages`: malformed records may be among them.
+    fn schema(self, messages: bool) -> SchemaRef {
+        let more = if messages { message_fields() } else { vec![] };
+        Arc::new(Schema::new(rejected_fields().into_iter().chain(self.fields).chain(more).collect::<Vec<_>>()))
     }
 }

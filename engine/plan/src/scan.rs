@@ -10,7 +10,7 @@
 //!
 //! * [`files`]: a step's files as DataFusion takes them.
 //! * [`hole`]: what stands in a plan where files are still to come.
-//! * [`log`]: the rows of a log in their place.
+//! * [`log`]: the rows of a log in their place; [`text`]: files of text.
 
 mod files;
 
@@ -18,7 +18,10 @@ mod hole;
 
 mod log;
 
+mod text;
+
 pub(crate) use hole::SourceScanExec;
+pub(crate) use text::{DELETED, MALFORMED, MalformedTo, OPENED, RECORDS};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,6 +48,7 @@ use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use watershed_core::history::{DeletedRows, Layout};
 use watershed_core::scan::ScanFile;
+use watershed_core::text::TextFiles;
 use watershed_operators::coded_text;
 
 use crate::accounted::AccountedReaders;
@@ -94,6 +98,8 @@ pub(crate) struct Scan {
     predicate: Option<Arc<dyn PhysicalExpr>>,
     /// What of the predicate speaks of partition columns alone, and their schema.
     partition_predicate: Option<(Arc<dyn PhysicalExpr>, SchemaRef)>,
+    /// What the files hold, where they are text.
+    text: Option<TextFiles>,
 }
 
 /// A scan of files, and what tells which of them it opens.
@@ -154,6 +160,7 @@ impl Scan {
             coded: None,
             outputs,
             partition_predicate: partition_predicate.map(|predicate| (predicate, partition_schema)),
+            text: layout.text.clone(),
             projection,
             table,
             inspected,
@@ -184,14 +191,24 @@ impl Scan {
         Some((Scan { table, inspected, schema, coded: names, ..self.clone() }, coded))
     }
 
-    /// The scan of these files in `partitions` streams, which share one queue.
+    /// Whether the files are text, in which there may be records that are no facts.
+    pub(crate) fn is_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// The scan of these files in `partitions` streams, which share one queue. `malformed` takes the records of text files that
+    /// are no facts.
     pub(crate) fn bind(
         &self,
         files: &[ScanFile],
         inspection: Option<&Inspection>,
         partitions: usize,
         runtime: &RuntimeEnv,
+        malformed: Option<MalformedTo>,
     ) -> Result<Bound> {
+        if let Some(text) = &self.text {
+            return self.bind_text(text, files, inspection, partitions, runtime, malformed);
+        }
         let mut bound: Vec<PartitionedFile> = Vec::with_capacity(files.len());
         let mut marked: Option<(&Arc<DeletedRows>, FileExtensions)> = None;
         for scan in files {

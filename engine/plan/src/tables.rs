@@ -91,7 +91,7 @@ impl TableProvider for FilesProvider {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scan = Scan::plan(&self.layout, state, projection, filters)?;
-        Ok(scan.bind(&self.files, None, state.config().target_partitions(), state.runtime_env())?.plan)
+        Ok(scan.bind(&self.files, None, state.config().target_partitions(), state.runtime_env(), None)?.plan)
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

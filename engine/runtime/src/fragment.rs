@@ -106,7 +106,7 @@ fn scan(graph: &Graph, step: &Step, input: usize, rejects: &Arc<Collector>) -> S
     if let Some(deleted) = step.deleted.get(input) {
         mark(&mut files, &step.reads[input], deleted);
     }
-    ScanInput { files, log, inspect }
+    ScanInput { files, log, inspect, rejects: Some(Arc::clone(rejects) as _) }
 }
 
 /// Hands the marks of files on to their pieces, which come in the same order.

@@ -29,6 +29,8 @@ pub(crate) struct Collector {
 pub(crate) struct Kept {
     pub(crate) late: Vec<RecordBatch>,
     pub(crate) bad: Vec<RecordBatch>,
+    /// Bad rows that are counted and not kept.
+    pub(crate) skipped: u64,
 }
 
 impl Collector {
@@ -83,8 +85,12 @@ impl Rejects for Collector {
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         match reason {
             Reason::Late => kept.late.push(rows),
-            Reason::NoTime | Reason::Ahead => kept.bad.push(rows),
+            Reason::NoTime | Reason::Ahead | Reason::Malformed => kept.bad.push(rows),
         }
         Ok(())
+    }
+
+    fn count(&self, bad: u64) {
+        self.kept.lock().unwrap_or_else(|e| e.into_inner()).skipped += bad;
     }
 }

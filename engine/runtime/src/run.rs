@@ -334,7 +334,7 @@ impl Runner {
 
     async fn reject(&mut self, kept: Kept) -> Result<()> {
         let count = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-        self.run.bad += count(&kept.bad);
+        self.run.bad += count(&kept.bad) + kept.skipped;
         let listed = match &self.repairer {
             Some(_) => {
                 self.run.repaired += count(&kept.late);

@@ -140,7 +140,14 @@ impl Sources {
             }
             let snapshot = match replay.and_then(|r| r.positions.get(&input.name)) {
                 Some(then) => pin_at(&input, then, checkpoints).await?,
-                None => input.history.pin(None).await?,
+                None => {
+                    if let Some(Version::Listing { .. }) = &before.version {
+                        // What the kept listing has seen of a folder's files is not looked at again. One that is lost is told
+                        // of where it is needed.
+                        let _ = pin_at(&input, &before, checkpoints).await;
+                    }
+                    input.history.pin(None).await?
+                }
             };
             pinned.push(Pinned::at(input, before, snapshot, settings, now, checkpoints).await?);
         }

@@ -70,6 +70,7 @@ impl DeltaHistory {
                 partition_columns,
                 time_partition: None,
                 inferred: false,
+                text: None,
                 stored: (columns.mapping != Mapping::None).then(|| Schema::new(take(&columns.stored, &order)).into()),
             },
             stored_time: stored_time.map(|i| columns.stored.field(i).name().clone()),

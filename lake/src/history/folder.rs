@@ -1,28 +1,35 @@
-//! A folder of Parquet files as history, with hive-style `column=value` segments as partitions.
+//! A folder of files as history, with hive-style `column=value` segments as partitions.
 //!
-//! The folder's version is its listing: a hash over (path, size, ETag or modification time), with the listing itself as
-//! keepsake, since nobody else remembers it. Segments that begin with `_` or `.` are passed over, as everywhere. Its columns
-//! are those of all files, or of a sample (`evolve`).
+//! The folder's version is its listing (`listing`): a hash over (path, size, ETag or modification time), with the listing
+//! itself as keepsake, since nobody else remembers it. So a file is read once, and one that was replaced, or grew, is facts
+//! that went away: files have to be put in place whole.
+//!
+//! What differs by the kind of file is little:
+//!
+//! | | Parquet | text |
+//! |---|---|---|
+//! | columns | those of all files, or of a sample (`evolve`) | declared |
+//! | rows and times | footers (`footer`) | where folders tell the time: none; else each file is read (`text`) |
+//! | pieces | row groups | none: a file is read by one worker |
+//! | a file without bytes | an error | not there yet |
+//! | no file | an error | an error, unless the source waits for them |
 //!
 //! Invariant: a pinned listing is rebuilt from its keepsake alone, and only if the hash is right; so files that came
 //! later are not in it, and files that went are missed loudly when they are read.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::{ObjectMeta, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use watershed_core::history::{Changes, DataFile, DeletedRows, History, Layout, Removed, Snapshot, Version};
 use watershed_core::{Error, Result};
 
 use super::delta::check_time_column;
+use super::listing::{Entry, Kind, digest, list, parse_keepsake, relative};
 use super::partition::{Column, TimeKey, detect};
-use super::{HIVE_NULL, HistoryOptions, by_path, evolve, footer, group, own_interval};
+use super::{HIVE_NULL, HistoryOptions, by_path, evolve, footer, group, own_interval, text};
 use crate::stores::Place;
 
 /// Footers read at once.
@@ -33,26 +40,36 @@ pub(crate) struct FolderHistory {
     layout: Layout,
     options: HistoryOptions,
     key: Option<TimeKey>,
-}
-
-/// One line of a listing. `tag` is the ETag, or the modification time where there is none.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Entry {
-    path: String,
-    size: u64,
-    tag: String,
+    kind: Kind,
+    /// What was seen in files so far, by path.
+    seen: Mutex<HashMap<String, Entry>>,
 }
 
 impl FolderHistory {
     pub(crate) async fn open(place: Place, location: &str, options: HistoryOptions) -> Result<Self> {
-        let entries = list(&place).await?;
+        let mut kind = options.text.clone().map_or(Kind::Parquet, Kind::Text);
+        let entries = list(&place, &kind).await?;
         if entries.is_empty() {
-            return Err(Error::input(format!(
-                "{location} holds neither a Delta table (_delta_log) nor Parquet files (*.parquet); check the path, \
-                 or load something there (watershed load)"
-            )));
+            match &kind {
+                Kind::Parquet => {
+                    return Err(Error::input(format!(
+                        "{location} holds neither a Delta table (_delta_log) nor Parquet files (*.parquet); check the path, \
+                         or load something there (watershed load)"
+                    )));
+                }
+                Kind::Text(_) if !options.waits => {
+                    return Err(Error::input(format!(
+                        "{location} holds no files that end with {}; check the path, or say tail = 'commits' to wait for \
+                         them",
+                        kind.endings().join(", ")
+                    )));
+                }
+                Kind::Text(_) => {
+                    tracing::warn!("{location} holds no files that end with {}", kind.endings().join(", "))
+                }
+            }
         }
-        let columns = columns(&place, location, &entries)?;
+        let columns = columns(&place, location, &entries, &kind)?;
         let key = match options.untimed {
             true => None,
             false => detect(location, &columns, options.declared())?,
@@ -61,9 +78,15 @@ impl FolderHistory {
             columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true).into()).collect();
         // As in hive, the path's value counts where a file has the column too.
         let in_path = |f: &FieldRef| partition_columns.iter().any(|p| p.name() == f.name());
-        let mut fields = in_files(&place, location, &entries).await?;
+        let mut fields = match &kind {
+            Kind::Parquet => in_files(&place, location, &entries).await?,
+            Kind::Text(text) => text.format.schema().fields().to_vec(),
+        };
         fields.retain(|field| !in_path(field));
-        let file_schema = Schema::new(fields);
+        let file_schema = Arc::new(Schema::new(fields));
+        if let Kind::Text(text) = &mut kind {
+            text.format = text.format.with_schema(Arc::clone(&file_schema))?;
+        }
         if let Some(column) = &options.time_column {
             check_time_column(location, column, &file_schema, &partition_columns)?;
         }
@@ -71,18 +94,23 @@ impl FolderHistory {
         let layout = Layout {
             location: location.to_string(),
             store: place.store_url.to_string(),
-            file_schema: file_schema.into(),
+            file_schema,
             time_partition: key.as_ref().map(|key| key.label(named)),
             partition_columns,
             stored: None,
-            inferred: true,
+            inferred: matches!(kind, Kind::Parquet),
+            text: match &kind {
+                Kind::Parquet => None,
+                Kind::Text(text) => Some(text.clone()),
+            },
         };
-        Ok(FolderHistory { place, layout, options, key })
+        Ok(FolderHistory { place, layout, options, key, kind, seen: Mutex::default() })
     }
 
-    async fn snapshot(&self, entries: Vec<Entry>) -> Result<Snapshot> {
+    async fn snapshot(&self, mut entries: Vec<Entry>) -> Result<Snapshot> {
         let location = &self.layout.location;
         let mut placed = Vec::with_capacity(entries.len());
+        self.recall(&mut entries);
         for entry in &entries {
             let values = self.values(entry)?;
             let interval = match &self.key {
@@ -91,11 +119,13 @@ impl FolderHistory {
                     Error::input(format!("{location}: the time partition of file {} is unclear: {e}", entry.path))
                 })?,
             };
-            let file = DataFile { values, ..DataFile::new(&entry.path, entry.size) };
-            placed.push((interval, file));
+            placed.push((interval, entry.file(values)));
         }
         if self.key.is_none() && !self.options.untimed {
             self.look(&mut placed.iter_mut().map(|(_, file)| file).collect::<Vec<_>>()).await?;
+            let column = self.options.time_column.as_deref();
+            entries.iter_mut().zip(&placed).for_each(|(entry, (_, file))| entry.keep(file, column));
+            self.remember(&entries);
         }
         let (partitions, timeless) = match self.options.untimed {
             true => (vec![], placed.into_iter().map(|(_, file)| file).collect()),
@@ -107,10 +137,34 @@ impl FolderHistory {
         Ok(Snapshot { version, partitions, timeless, by_statistics, keepsake: Some(keepsake) })
     }
 
+    /// Fills in what was seen in these very files before.
+    fn recall(&self, entries: &mut [Entry]) {
+        entries.iter_mut().for_each(|entry| entry.only_of(self.options.time_column.as_deref()));
+        self.remember(entries);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries.iter_mut().filter(|entry| entry.seen.is_none()) {
+            entry.seen = seen.get(&entry.path).filter(|known| known.is(entry)).and_then(|known| known.seen.clone());
+        }
+    }
+
+    fn remember(&self, entries: &[Entry]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = entries.iter().filter(|e| e.seen.is_some() && !seen.get(&e.path).is_some_and(|known| known.is(e)));
+        let fresh: Vec<Entry> = fresh.cloned().collect();
+        seen.extend(fresh.into_iter().map(|entry| (entry.path.clone(), entry)));
+    }
+
     /// A file's partition values in the layout's order.
     fn values(&self, entry: &Entry) -> Result<Vec<Option<String>>> {
         let pairs = pairs(&self.place, &entry.path);
         let columns = &self.layout.partition_columns;
+        if columns.is_empty() && !pairs.is_empty() {
+            return Err(Error::input(format!(
+                "{}: file {} lies in column=value folders, and no file did when the run began: run again if that is how files \
+                 are laid out now, else move it away",
+                self.layout.location, entry.path
+            )));
+        }
         if pairs.len() != columns.len() || pairs.iter().zip(columns).any(|((name, _), c)| name != c.name()) {
             return Err(irregular(&self.layout.location, &entry.path, columns.iter().map(|c| c.name().as_str())));
         }
@@ -144,7 +198,7 @@ impl History for FolderHistory {
     async fn pin(&self, at: Option<(&Version, Option<&[u8]>)>) -> Result<Snapshot> {
         let location = &self.layout.location;
         let entries = match at {
-            None => list(&self.place).await?,
+            None => list(&self.place, &self.kind).await?,
             Some((Version::Listing { digest: expected }, Some(keepsake))) => {
                 let entries = parse_keepsake(location, keepsake)?;
                 if digest(&entries) != *expected {
@@ -184,14 +238,14 @@ impl History for FolderHistory {
             return Err(Error::bug("the history of a folder was asked for changes of a Delta table"));
         };
         let mut changes = Changes::default();
-        let mut kept = BTreeSet::new();
+        let (mut kept, mut replaced) = (BTreeSet::new(), BTreeSet::new());
         let (old, new) = (by_path(from), by_path(to));
         for entry in &after {
             match before.get(&entry.path) {
-                Some(known) if known == entry => {
+                Some(known) if known.is(entry) => {
                     kept.insert(entry.path.as_str());
                 }
-                Some(_) => {}
+                Some(_) => _ = replaced.insert(entry.path.clone()),
                 None => {
                     let (interval, file) = new
                         .get(entry.path.as_str())
@@ -203,13 +257,23 @@ impl History for FolderHistory {
         }
         for path in before.into_keys().filter(|path| !kept.contains(path.as_str())) {
             let interval = old.get(path.as_str()).and_then(|(interval, _)| *interval);
-            changes.removed.push(Removed { version: digest.clone(), path, interval });
+            let version = match replaced.contains(&path) {
+                true => format!("{digest} (there is a file of that name with other bytes: put files in place whole)"),
+                false => digest.clone(),
+            };
+            changes.removed.push(Removed { version, path, interval });
         }
         Ok(changes)
     }
 
     async fn look(&self, files: &mut [&mut DataFile]) -> Result<()> {
-        footer::look(&self.place, self.options.time_column.as_deref(), files).await
+        let time_column = self.options.time_column.as_deref();
+        match &self.kind {
+            Kind::Parquet => footer::look(&self.place, time_column, files).await,
+            // A partition's start is promise enough, and costs nothing.
+            Kind::Text(_) if self.key.is_some() => Ok(()),
+            Kind::Text(text) => text::look(&self.place, &text.format, time_column, files).await,
+        }
     }
 
     async fn deleted(&self, files: &[DataFile]) -> Result<Vec<Option<Arc<DeletedRows>>>> {
@@ -217,7 +281,14 @@ impl History for FolderHistory {
     }
 
     async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>> {
-        footer::pieces(&self.place, self.options.time_column.as_deref(), files).await
+        match &self.kind {
+            Kind::Parquet => footer::pieces(&self.place, self.options.time_column.as_deref(), files).await,
+            Kind::Text(_) => {
+                let mut files = files;
+                self.look(&mut files.iter_mut().collect::<Vec<_>>()).await?;
+                Ok(files)
+            }
+        }
     }
 }
 
@@ -233,53 +304,8 @@ async fn in_files(place: &Place, location: &str, entries: &[Entry]) -> Result<Ve
     evolve::union(location, &schemas.collect::<Result<Vec<_>>>()?)
 }
 
-/// The Parquet files below a place, by path.
-async fn list(place: &Place) -> Result<Vec<Entry>> {
-    let mut listed = place.store.list(Some(&place.path));
-    let mut entries = vec![];
-    loop {
-        match listed.try_next().await {
-            Ok(Some(meta)) => {
-                let relative = relative(place, meta.location.as_ref());
-                let hidden = relative.split('/').any(|s| s.starts_with(['_', '.']) && !s.contains('='));
-                if !hidden && relative.ends_with(".parquet") {
-                    if meta.size == 0 {
-                        return Err(empty(place, &meta));
-                    }
-                    entries.push(entry(&meta));
-                }
-            }
-            Ok(None) | Err(object_store::Error::NotFound { .. }) => break,
-            Err(e) => return Err(Error::storage("cannot list", place.url.as_str(), e)),
-        }
-    }
-    // A location may be one file.
-    if entries.is_empty()
-        && place.path.extension() == Some("parquet")
-        && let Ok(meta) = place.store.head(&place.path).await
-    {
-        entries.push(entry(&meta));
-    }
-    entries.sort();
-    Ok(entries)
-}
-
-/// To pass over it would lose what is still to be written to it.
-fn empty(place: &Place, meta: &ObjectMeta) -> Error {
-    Error::input(format!(
-        "{}: {} has no bytes, and so is no Parquet file: it is still being written, or its writer died; wait for it, write it \
-         anew, or take it away",
-        place.url, meta.location
-    ))
-}
-
-fn entry(meta: &ObjectMeta) -> Entry {
-    let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
-    Entry { path: meta.location.to_string(), size: meta.size, tag }
-}
-
 /// The partition columns, named by the first file and typed by the values of all.
-fn columns(place: &Place, location: &str, entries: &[Entry]) -> Result<Vec<Column>> {
+fn columns(place: &Place, location: &str, entries: &[Entry], kind: &Kind) -> Result<Vec<Column>> {
     let mut names: Vec<String> = vec![];
     let mut values: Vec<BTreeSet<String>> = vec![];
     for (i, entry) in entries.iter().enumerate() {
@@ -295,9 +321,13 @@ fn columns(place: &Place, location: &str, entries: &[Entry]) -> Result<Vec<Colum
             values.extend(value);
         }
     }
+    let declared = |name: &str| match kind {
+        Kind::Parquet => None,
+        Kind::Text(text) => Some(text.format.schema().field_with_name(name).ok()?.data_type().clone()),
+    };
     let typed = |(name, values): (String, BTreeSet<String>)| Column {
+        data_type: declared(&name).unwrap_or_else(|| data_type(&values)),
         name,
-        data_type: data_type(&values),
         samples: values.into_iter().collect(),
     };
     Ok(names.into_iter().zip(values).map(typed).collect())
@@ -326,10 +356,6 @@ fn pairs(place: &Place, path: &str) -> Vec<(String, Option<String>)> {
     pairs.map(|(name, value)| (decode(name), Some(value).filter(|v| *v != HIVE_NULL).map(decode))).collect()
 }
 
-fn relative<'a>(place: &Place, path: &'a str) -> &'a str {
-    path.strip_prefix(place.path.as_ref()).unwrap_or(path).trim_start_matches('/')
-}
-
 /// Undoes percent-encoding; what is not valid stays as it is.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -355,22 +381,6 @@ fn irregular<'a>(location: &str, path: &str, names: impl Iterator<Item = &'a str
     let expected: Vec<String> = names.map(|name| format!("{name}=…")).collect();
     let expected = if expected.is_empty() { "no column=value folders".to_string() } else { expected.join("/") };
     Error::input(format!("{location}: file {path} is not laid out as the others, which have {expected}; move it away"))
-}
-
-fn digest(entries: &[Entry]) -> String {
-    let mut hash = Sha256::new();
-    for entry in entries {
-        hash.update(format!("{}\t{}\t{}\n", entry.path, entry.size, entry.tag));
-    }
-    hash.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn parse_keepsake(location: &str, bytes: &[u8]) -> Result<Vec<Entry>> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Error::stopped(format!("the kept listing of {location} cannot be understood: {e}")))
 }
 
 #[cfg(test)]

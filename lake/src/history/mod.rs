@@ -1,4 +1,4 @@
-//! Histories: Delta tables and hive-style Parquet folders, as time partitions of files.
+//! Histories: Delta tables and hive-style folders of Parquet or text files, as time partitions of files.
 //!
 //! ```text
 //!  list (log or folder) ──▶ files with values and statistics ──▶ partition: values ▶ interval ──▶ Snapshot
@@ -10,6 +10,8 @@
 //! * `footer`: the same from Parquet footers, for files whose list says nothing.
 //! * `evolve`: one schema for a folder's files that differ. Pure.
 //! * `marks`: the rows that a file's deletion vector marks.
+//! * `listing`: a folder's files, its version.
+//! * `text`: what text files hold, by reading them.
 //! * `delta`, `folder`: the two kinds of history.
 //!
 //! **Invariant:** a file whose partition value cannot be placed in time is an error that names both; no file is
@@ -18,6 +20,10 @@
 mod delta;
 
 mod folder;
+
+mod listing;
+
+mod text;
 
 mod partition;
 
@@ -40,6 +46,7 @@ use std::sync::Arc;
 
 use watershed_core::cut;
 use watershed_core::history::{DataFile, History, Snapshot, TimePartition, Times};
+use watershed_core::text::TextFiles;
 use watershed_core::time::{EventTime, Interval, Zone};
 use watershed_core::{Error, Result};
 
@@ -60,12 +67,22 @@ pub struct HistoryOptions {
     /// Read it as a plain table, whose files are in no order: nothing is looked for in its partitions, and all files are
     /// timeless.
     pub untimed: bool,
+    /// It is a folder of text files, of this format.
+    pub text: Option<TextFiles>,
+    /// The source waits for files of text that are still to come.
+    pub waits: bool,
 }
 
-/// Opens a Delta table if the location has a Delta log, else a folder of Parquet files.
+/// Opens a Delta table if the location has a Delta log, else a folder of Parquet files, or of text files where the options say
+/// so.
 pub async fn open_history(stores: &Stores, location: &str, options: &HistoryOptions) -> Result<Arc<dyn History>> {
     let place = stores.open(location)?;
     if log::is_delta(&place).await? {
+        if options.text.is_some() {
+            return Err(Error::input(format!(
+                "{location} is a Delta table, which tells its columns itself: leave out format"
+            )));
+        }
         Ok(Arc::new(delta::DeltaHistory::open(place, location, options.clone()).await?))
     } else {
         Ok(Arc::new(folder::FolderHistory::open(place, location, options.clone()).await?))

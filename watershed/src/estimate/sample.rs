@@ -73,14 +73,15 @@ impl Sampler<'_> {
             }
             let mut inputs = vec![];
             for (hole, files) in holes.iter().zip(&reads[place]) {
-                let (files, whole) = some(files, share);
+                let text = self.inputs[*hole].history.layout().text.is_some();
+                let (files, whole) = some(files, share, text);
                 sampled.whole &= whole;
                 let bare: Vec<_> = files.iter().map(|f| f.file.clone()).collect();
                 let deleted = self.inputs[*hole].history.deleted(&bare).await?;
                 sampled.file_bytes += files.iter().map(bytes).sum::<u64>();
                 sampled.calibration.files += files.len() as u64;
                 let files = files.into_iter().zip(deleted).map(|(f, deleted)| ScanFile { deleted, ..f }).collect();
-                inputs.push(ScanInput { files, log: vec![], inspect: None });
+                inputs.push(ScanInput { files, ..ScanInput::default() });
             }
             sampled.steps.push(place);
             self.run(&inputs, &mut sampled).await?;
@@ -148,8 +149,9 @@ fn bytes(file: &ScanFile) -> u64 {
     file.range.map_or(file.file.bytes(), |(from, to)| to - from)
 }
 
-/// Files of about so many bytes, the last one cut; and whether these are all.
-fn some(files: &[ScanFile], most: u64) -> (Vec<ScanFile>, bool) {
+/// Files of about so many bytes, the last one cut; and whether these are all. `whole`: files that cannot be cut, and of which
+/// those that are too long are left out.
+fn some(files: &[ScanFile], most: u64, whole: bool) -> (Vec<ScanFile>, bool) {
     let mut taken = vec![];
     let mut left = most;
     for file in files {
@@ -158,6 +160,9 @@ fn some(files: &[ScanFile], most: u64) -> (Vec<ScanFile>, bool) {
         }
         let size = bytes(file);
         let (from, to) = file.range.unwrap_or((0, file.file.size));
+        if size > left && whole {
+            return (taken, false);
+        }
         if size > left {
             taken.push(ScanFile { range: Some((from, from + left)), ..file.clone() });
             return (taken, false);

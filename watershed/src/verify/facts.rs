@@ -217,6 +217,10 @@ async fn rows_of(input: &Input, read: &Read) -> Result<u64> {
     if let (None, Some(rows)) = (read.file.range, read.file.rows) {
         return Ok(rows);
     }
+    if input.history.layout().text.is_some() {
+        // Rows of text are known by their lines, and nobody has counted those.
+        return Ok(u64::MAX);
+    }
     let mut whole = DataFile { range: None, rows: None, times: Times::Unknown, ..read.file.clone() };
     input.history.look(&mut [&mut whole]).await?;
     whole.rows.ok_or_else(|| {

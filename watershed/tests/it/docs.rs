@@ -160,6 +160,13 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             world.watershed(&["load", "late.csv", "--into", "lake/flights"])?;
             world.sql(sql).map(|_| ())
         }
+        "events that have landed" => {
+            let line =
+                |hour: u32| format!("{{\"at\":\"2024-05-01T{hour:02}:30:00\",\"kind\":\"a\",\"amount\":{hour}.5}}\n");
+            world.write("landing/events/1.json", &(0..12).map(line).collect::<String>());
+            world.write("landing/events/2.json", &(12..24).map(line).collect::<String>());
+            Ok(())
+        }
         "rides in a topic" => {
             let broker = Broker::shared().ok_or("there is no Kafka")?;
             broker.create("rides", 2, &[]);

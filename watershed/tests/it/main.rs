@@ -20,6 +20,8 @@ mod external;
 
 mod faults;
 
+mod folders;
+
 mod full_disk;
 
 mod generate;

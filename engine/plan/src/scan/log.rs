@@ -21,17 +21,7 @@ impl Scan {
         partitions: usize,
     ) -> Result<Bound> {
         let columns = inspection.map_or(&self.projection, |inspection| &inspection.columns);
-        let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
-        // An inspected scan reads the event time as well, behind what the query reads.
-        for column in columns.iter().skip(fields.len()) {
-            fields.push(Arc::new(self.table.table_schema().field(*column).clone()));
-        }
-        if inspection.is_some() {
-            fields.push(Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false)));
-            fields.push(Arc::new(Field::new(PARTITION_COLUMN, DataType::Utf8, true)));
-            fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::Int64, false)));
-        }
-        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        let schema = self.read_schema(inspection);
         let mut dealt: Vec<(usize, Vec<RecordBatch>)> = vec![(0, vec![]); partitions.max(1)];
         let mut of_log = 0;
         for rows in log {
@@ -45,6 +35,21 @@ impl Scan {
         let dealt: Vec<Vec<RecordBatch>> = dealt.into_iter().map(|(_, batches)| batches).collect();
         let plan = MemorySourceConfig::try_new_exec(&dealt, schema, None)?;
         Ok(Bound { plan, watched: Arc::default(), pruned_files: 0, of_log: Some(of_log) })
+    }
+
+    /// What a scan yields that is not Parquet's: the columns as they are planned, and what an inspection asks for besides.
+    pub(super) fn read_schema(&self, inspection: Option<&Inspection>) -> SchemaRef {
+        let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
+        if let Some(inspection) = inspection {
+            // An inspected scan reads the event time as well, behind what the query reads.
+            for column in inspection.columns.iter().skip(fields.len()) {
+                fields.push(Arc::new(self.table.table_schema().field(*column).clone()));
+            }
+            fields.push(Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false)));
+            fields.push(Arc::new(Field::new(PARTITION_COLUMN, DataType::Utf8, true)));
+            fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::Int64, false)));
+        }
+        Arc::new(Schema::new(fields))
     }
 }
 

@@ -185,13 +185,16 @@ impl Statements<'_> {
             self.expect(&Token::RParen, ", or ) (columns of a log, and one watermark)")?;
         }
         let options = self.options()?;
-        let given = |option: &str| options.iter().any(|(name, _)| name == option);
-        if !columns.is_empty() && !given("tail") {
+        let value = |option: &str| options.iter().find(|(name, _)| name == option).map(|(_, value)| value.as_str());
+        let given = |option: &str| value(option).is_some();
+        // Only text does not tell its columns itself.
+        let of_text = given("lake") && given("format") && value("tail").is_none_or(|tail| tail == "commits");
+        if !columns.is_empty() && !given("tail") && !of_text {
             let message = "expected WATERMARK FOR column AS column - INTERVAL '…': the columns of a source are those of its \
-                           table, so leave them out";
+                           table, so leave them out; or, if they are of a folder of JSON or CSV files, say so (format = 'json')";
             return Err(Error::sql_at(message, at));
         }
-        if !columns.is_empty() && given("lake") {
+        if !columns.is_empty() && given("lake") && !of_text {
             let message = "a source with a lake has the columns of its table, for its log too: leave them out";
             return Err(Error::sql_at(message, at));
         }

@@ -32,7 +32,7 @@ async fn account(f: &Fixture, sql: &str, input: ScanInput) -> Account {
 }
 
 fn clean(files: &[ScanFile]) -> ScanInput {
-    ScanInput { files: files.to_vec(), log: vec![], inspect: None }
+    ScanInput { files: files.to_vec(), log: vec![], inspect: None, rejects: None }
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn late_and_bad_rows_are_not_used() {
     let watermark = EventTime(midnight(1).0 + 3 * Span::HOUR.0);
     let ahead = EventTime(midnight(2).0 + 20 * Span::HOUR.0);
     let inspect = Some(Inspect { watermark, ahead, rejects: Arc::clone(&kept) as _ });
-    let account = account(&f, sql, ScanInput { files: f.files.clone(), log: vec![], inspect }).await;
+    let account = account(&f, sql, ScanInput { files: f.files.clone(), log: vec![], inspect, rejects: None }).await;
     assert_eq!((account.late, account.partly_late, account.bad), (26, 1, 3));
     assert_eq!(account.opened, 72);
     assert_eq!(*kept.0.lock().unwrap(), 26 + 1 + 3);

@@ -22,7 +22,7 @@ impl Rejects for Kept {
 }
 
 fn input(files: &[ScanFile]) -> ScanInput {
-    ScanInput { files: files.to_vec(), log: vec![], inspect: None }
+    ScanInput { files: files.to_vec(), log: vec![], inspect: None, rejects: None }
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn an_inspected_scan_lists_what_it_rejects() {
     let watermark = EventTime(midnight(1).0 + 3 * Span::HOUR.0);
     let ahead = EventTime(midnight(2).0 + 20 * Span::HOUR.0);
     let inspect = Some(Inspect { watermark, ahead, rejects });
-    let inputs = [ScanInput { files: f.files.clone(), log: vec![], inspect }];
+    let inputs = [ScanInput { files: f.files.clone(), log: vec![], inspect, rejects: None }];
     let parts = f.run(lowered.fragment.bind(&inputs).unwrap()).await;
     for batch in parts.iter().flatten() {
         assert_eq!(batch.schema(), lowered.fragment.schema());
@@ -120,7 +120,8 @@ async fn row_numbers_are_those_of_the_file_in_ranges_too() {
     let size = f.files[0].file.size;
     let ranges = [(0, size / 2), (size / 2, size)];
     let files = ranges.map(|range| ScanFile { range: Some(range), ..f.files[0].clone() }).to_vec();
-    let parts = f.run(lowered.fragment.bind(&[ScanInput { files, log: vec![], inspect }]).unwrap()).await;
+    let parts =
+        f.run(lowered.fragment.bind(&[ScanInput { files, log: vec![], inspect, rejects: None }]).unwrap()).await;
     // Only midnight itself is not ahead; the event time is read though the query does not name it, and does not come out.
     assert_eq!(rows(&parts), 1);
     assert_eq!(parts.iter().flatten().next().unwrap().num_columns(), 1);
@@ -139,7 +140,8 @@ async fn rows_before_the_views_beginning_are_not_late() {
     let kept = Arc::new(Kept::default());
     let rejects: Arc<dyn Rejects> = Arc::clone(&kept) as _;
     let inspect = Some(Inspect { watermark: midnight(2), ahead: EventTime::MAX, rejects });
-    f.run(lowered.fragment.bind(&[ScanInput { files: f.files.clone(), log: vec![], inspect }]).unwrap()).await;
+    f.run(lowered.fragment.bind(&[ScanInput { files: f.files.clone(), log: vec![], inspect, rejects: None }]).unwrap())
+        .await;
     let kept = kept.0.lock().unwrap();
     assert_eq!(kept.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>(), ROWS_A_DAY as usize);
 }

@@ -90,6 +90,7 @@ fn table(mapped: bool) -> Fixture {
         time_partition: None,
         stored: mapped.then(|| Arc::new(Schema::new(numbered.collect::<Vec<_>>()))),
         inferred: !mapped,
+        text: None,
     };
     let mut planner = Planner::new(Arc::new(RuntimeEnv::default()), 2).unwrap();
     let source = SourceTable { name: "t".into(), layout, time_column: "ts".into(), delay: Span::MINUTE };

@@ -56,6 +56,7 @@ pub(crate) fn layout(folder: &Path) -> Layout {
         time_partition: Some(("day".into(), Grain::Day)),
         stored: None,
         inferred: false,
+        text: None,
     }
 }
 
@@ -120,7 +121,11 @@ impl Fixture {
 
     /// Each hole reads every file.
     pub(crate) fn everything(&self, lowered: &Lowered) -> Vec<ScanInput> {
-        lowered.inputs.iter().map(|_| ScanInput { files: self.files.clone(), log: vec![], inspect: None }).collect()
+        lowered
+            .inputs
+            .iter()
+            .map(|_| ScanInput { files: self.files.clone(), log: vec![], inspect: None, rejects: None })
+            .collect()
     }
 
     /// Runs a bound plan; the rows of each partition.

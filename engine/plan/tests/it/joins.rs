@@ -114,7 +114,7 @@ async fn joins_come_to_the_batch_answer_step_by_step() {
         let lowered = f.lower(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}"));
         let mut found = vec![];
         for file in &f.files {
-            let input = ScanInput { files: vec![file.clone()], log: vec![], inspect: None };
+            let input = ScanInput { files: vec![file.clone()], log: vec![], inspect: None, rejects: None };
             found.extend(f.run(lowered.fragment.bind(&[input]).unwrap()).await.into_iter().flatten());
         }
         let expected = f.batch(sql).await;
@@ -141,7 +141,7 @@ async fn steps_at_once_share_what_was_read_and_the_thousandth_too() {
     assert_eq!((&one, &two, &three), (&expected, &expected, &expected));
     for _ in 0..600 {
         // Many more steps than a join lives for.
-        let nothing = [ScanInput { files: vec![], log: vec![], inspect: None }];
+        let nothing = [ScanInput { files: vec![], log: vec![], inspect: None, rejects: None }];
         assert_eq!(rows(&f.run(lowered.fragment.bind(&nothing).unwrap()).await), 0);
     }
     assert_eq!(run().await, expected);

@@ -54,7 +54,12 @@ async fn marked_rows_are_passed_over_and_the_others_keep_their_numbers() {
         let mut files = pieces(&file, &cuts);
         files.push(f.files[1].clone());
         let parts = f
-            .run(lowered.fragment.bind(&[ScanInput { files: files.clone(), log: vec![], inspect: None }]).unwrap())
+            .run(
+                lowered
+                    .fragment
+                    .bind(&[ScanInput { files: files.clone(), log: vec![], inspect: None, rejects: None }])
+                    .unwrap(),
+            )
             .await;
         let mut times: Vec<i64> = vec![];
         for batch in parts.iter().flatten() {
@@ -68,8 +73,14 @@ async fn marked_rows_are_passed_over_and_the_others_keep_their_numbers() {
         files.pop();
         let kept = Arc::new(Numbers::default());
         let inspect = Inspect { watermark: EventTime::MIN, ahead: EventTime(0), rejects: Arc::clone(&kept) as _ };
-        let parts =
-            f.run(lowered.fragment.bind(&[ScanInput { files, log: vec![], inspect: Some(inspect) }]).unwrap()).await;
+        let parts = f
+            .run(
+                lowered
+                    .fragment
+                    .bind(&[ScanInput { files, log: vec![], inspect: Some(inspect), rejects: None }])
+                    .unwrap(),
+            )
+            .await;
         assert_eq!(rows(&parts), 0);
         let mut numbers = kept.0.lock().unwrap().clone();
         numbers.sort();
@@ -84,7 +95,7 @@ async fn marks_go_with_predicates_and_with_every_row_gone() {
     let lowered = f.lower("SELECT delay FROM flights WHERE delay >= 17").await.unwrap();
     let of = |runs: &[std::ops::Range<u64>]| marked(&f.files[0], ROWS_A_DAY as u64, runs);
     for (file, expected) in [(of(&[21..22]), vec!["| 19 |", "| 20 |"]), (of(&[0..24]), vec![])] {
-        let input = ScanInput { files: vec![file], log: vec![], inspect: None };
+        let input = ScanInput { files: vec![file], log: vec![], inspect: None, rejects: None };
         let parts = f.run(lowered.fragment.bind(&[input]).unwrap()).await;
         assert_eq!(lines(&parts.concat()), expected);
     }
@@ -95,7 +106,8 @@ async fn marks_of_another_file_are_an_error() {
     let f = fixture();
     let lowered = f.lower("SELECT date FROM flights").await.unwrap();
     let file = marked(&f.files[0], ROWS_A_DAY as u64 - 1, &[2..3]);
-    let plan = lowered.fragment.bind(&[ScanInput { files: vec![file], log: vec![], inspect: None }]).unwrap();
+    let plan =
+        lowered.fragment.bind(&[ScanInput { files: vec![file], log: vec![], inspect: None, rejects: None }]).unwrap();
     let error = datafusion::physical_plan::collect(plan, f.planner.task_context()).await.unwrap_err().to_string();
     assert!(error.contains("24 rows") && error.contains("23 rows"), "{error}");
 }
@@ -151,6 +163,7 @@ fn layout(folder: &Path, columns: Vec<Field>, stored: Option<Vec<Field>>) -> Lay
         time_partition: None,
         stored: stored.map(|fields| Arc::new(Schema::new(fields)) as SchemaRef),
         inferred: false,
+        text: None,
     }
 }
 
@@ -290,7 +303,10 @@ async fn a_file_of_other_types_is_an_error_where_nobody_declared_them() {
     let f = table(folder, layout, files);
     let lowered = f.lower("SELECT n FROM t").await.unwrap();
     let bind = |file: usize| {
-        lowered.fragment.bind(&[ScanInput { files: vec![f.files[file].clone()], log: vec![], inspect: None }]).unwrap()
+        lowered
+            .fragment
+            .bind(&[ScanInput { files: vec![f.files[file].clone()], log: vec![], inspect: None, rejects: None }])
+            .unwrap()
     };
     assert_eq!(rows(&f.run(bind(0)).await), 4);
     let error = datafusion::physical_plan::collect(bind(1), f.planner.task_context()).await.unwrap_err();
