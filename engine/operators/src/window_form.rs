@@ -329,7 +329,8 @@ mod tests {
             let (done, still) = form.touched(facts, w);
             let within = |of: Option<Interval>, s: i64, e: i64| of.is_some_and(|of| of.start.0 <= s && e <= of.end.0);
             for (s, e) in windows.iter().filter(|(s, e)| *s < facts.end.0 && facts.start.0 < *e) {
-                prop_assert!(within(if *e <= watermark { done } else { still }, *s, *e));
+                let part = if *e <= watermark { done } else { still };
+                prop_assert!(within(part, *s, *e));
             }
             prop_assert!(done.is_none_or(|of| of.end <= w) && still.is_none_or(|of| of.end > w));
             for (s, e) in windows.iter().filter(|(s, _)| *s > -100) {
