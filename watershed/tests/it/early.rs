@@ -67,6 +67,25 @@ fn a_kill_leaves_no_row_behind_that_is_not_replaced() {
 }
 
 #[test]
+fn a_fact_of_the_far_future_closes_no_window() {
+    let world = World::new();
+    let sql = sql(&world, "", &queries()[0].0, "1 ms");
+    let (mut dice, mut number) = (Dice::new(3), 0);
+    for day in 0..3 {
+        world.load(&format!("{day}.csv"), &facts(&mut dice, day..day + 1, 200, &mut number));
+        world.load(&format!("{day}-odd.csv"), &format!("at,city,km,n\n209{day}-01-01T00:00:00Z,c1,1,{number}\n"));
+        world.says(&["run", &sql, "--until", "caught-up"]);
+    }
+    let listed = |reason: &str| world.rows(&format!("SELECT count(*) FROM v_late WHERE _reason = '{reason}'"));
+    assert_eq!(listed("late"), BTreeSet::from(["0".to_string()]));
+    assert_eq!(listed("event time beyond max_ahead"), BTreeSet::from(["3".to_string()]));
+    world.is(
+        &queries()[0].0.replace("FROM TUMBLE(rides", "FROM TUMBLE((SELECT * FROM rides WHERE at < '2050-01-01')"),
+        "",
+    );
+}
+
+#[test]
 fn what_has_no_open_windows_is_refused() {
     let world = World::new();
     world.load("0.csv", &facts(&mut Dice::new(1), 0..3, 100, &mut 0));

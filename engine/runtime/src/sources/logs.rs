@@ -209,9 +209,9 @@ pub(super) async fn resume(input: &Input, position: &TailPosition, watermark: Ev
 
 /// Up to which event time a source that goes on in a log may promise anything while it reads its history: each part of the
 /// log is in it up to some fact, and the part that lags most holds the promise back.
-pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot) -> Result<Option<EventTime>> {
+pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot, ahead: EventTime) -> Result<Option<EventTime>> {
     if input.follow {
-        return Ok(Some(newest_of(snapshot)));
+        return Ok(Some(newest_of(snapshot, ahead)));
     }
     let Some(tail) = &input.tail else { return Ok(None) };
     if snapshot.partitions.is_empty() && snapshot.timeless.is_empty() {
@@ -220,7 +220,7 @@ pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot) -> Result<Option
     let archived = archived(tail, input, snapshot).await?;
     let times: Option<Vec<EventTime>> = archived.parts.values().map(|part| part.newest).collect();
     let recorded = times.and_then(|times| times.into_iter().min());
-    Ok(Some(recorded.unwrap_or_else(|| newest_of(snapshot).minus(tail.grace))))
+    Ok(Some(recorded.unwrap_or_else(|| newest_of(snapshot, ahead).minus(tail.grace))))
 }
 
 /// How far each part of the log is in a version of the history, `next` being what follows.
@@ -252,13 +252,16 @@ fn with_times(from: BTreeMap<i32, i64>, archived: &TailPosition) -> TailPosition
 }
 
 /// The latest event time in a history, as far as is known without opening a file.
-fn newest_of(snapshot: &Snapshot) -> EventTime {
+///
+/// Facts beyond `ahead` are bad ones, and move no watermark; of a file that holds some, the earliest is all that is sure.
+fn newest_of(snapshot: &Snapshot, ahead: EventTime) -> EventTime {
     let latest = |file: &DataFile| match file.times {
-        Times::Known { min, max, .. } if min <= max => Some(max),
+        Times::Known { min, max, .. } if min <= max => [max, min].into_iter().find(|time| *time <= ahead),
         _ => None,
     };
     let files = snapshot.partitions.iter().flat_map(|p| &p.files).filter_map(latest).max();
-    files.or_else(|| Some(snapshot.partitions.last()?.interval.start)).unwrap_or(EventTime::MIN)
+    let starts = || snapshot.partitions.iter().rev().map(|p| p.interval.start).find(|start| *start <= ahead);
+    files.or_else(starts).unwrap_or(EventTime::MIN)
 }
 
 /// Where a log without a history begins.

@@ -57,7 +57,7 @@ impl Pinned {
         }
         let closed = slice::closed(&snapshot, position.boundary, now, settings.grace, settings.max_ahead);
         let continued = position.cut.then_some(position.boundary).into_iter().collect();
-        let goes_on = logs::goes_on(&input, &snapshot).await?;
+        let goes_on = logs::goes_on(&input, &snapshot, now.plus(settings.max_ahead)).await?;
         Ok(Pinned { closed, continued, goes_on, changed, ..Pinned::new(input, snapshot, position) })
     }
 
