@@ -190,6 +190,9 @@ impl DeltaSink {
             let mut append = Append { prepared, partition_columns: &self.shape.partition_columns };
             return commit::commit(&self.place, state, &identified, &mut append, clock, rules).await;
         };
+        if prepared.replaced.is_some() {
+            return Err(Error::bug("rows of a keyed table are replaced by their keys"));
+        }
         let mut table = keyed.table.lock().await;
         let changes = table.changes(prepared).await?;
         let mut change = KeyedChange::new(&mut table, prepared, &changes, clock);
