@@ -228,8 +228,21 @@ impl Once {
         Err(failure)
     }
 
-    /// The group's offset; waits for a transaction that is about to move it.
+    /// The group's offset; waits for a transaction that is about to move it, and for brokers that are about to know who keeps it.
     fn committed(&self, patience: Duration) -> KafkaResult<Option<u64>> {
+        let mut calls = 1;
+        loop {
+            let found = self.committed_now(patience);
+            let code = found.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            if calls == CALLS || !code.is_some_and(finds_coordinator) {
+                return found;
+            }
+            calls += 1;
+            std::thread::sleep(4 * PAUSE);
+        }
+    }
+
+    fn committed_now(&self, patience: Duration) -> KafkaResult<Option<u64>> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(&self.location.topic, PARTITION);
         let found = self.group.committed_offsets(wanted, patience);
@@ -286,6 +299,11 @@ impl Once {
 
 fn is_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+/// Whether the brokers are about to agree on who keeps a group.
+fn finds_coordinator(code: Code) -> bool {
+    matches!(code, Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
 }
 
 /// Calls until it is answered otherwise than that it should be called again.
