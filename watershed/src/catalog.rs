@@ -216,9 +216,14 @@ impl Catalog {
         Ok(self.newest(kind, name).await?.filter(|entry| !entry.dropped))
     }
 
-    /// Adds a generation: a first one, or one that takes the place of what was there.
-    pub async fn put(&self, draft: Draft) -> Result<Entry> {
+    /// Adds a generation: a first one, or one that takes the place of what was there when that was decided, `over`. What
+    /// another made meanwhile is not replaced.
+    pub async fn put(&self, draft: Draft, over: Option<&Entry>) -> Result<Entry> {
         let before = self.newest(draft.kind, &draft.name).await?;
+        let live = before.as_ref().filter(|entry| !entry.dropped).map(|entry| entry.incarnation);
+        if live.is_some() && live != over.map(|entry| entry.incarnation) {
+            return Err(self.changed_meanwhile(draft.kind, &draft.name));
+        }
         let replaced = match &before {
             Some(entry) if entry.dropped => entry.replaced.clone(),
             Some(entry) => entry.and_replaced(),
@@ -271,19 +276,16 @@ impl Catalog {
             match after_put(entry.incarnation, &found) {
                 AfterPut::Ours => return Ok(()),
                 AfterPut::Retry => continue,
-                AfterPut::Fenced => {
-                    return Err(Error::Fenced {
-                        job: entry.name.clone(),
-                        message: format!(
-                            "{} {} was changed in {} meanwhile; run again",
-                            entry.kind, entry.name, self.home
-                        ),
-                    });
-                }
+                AfterPut::Fenced => return Err(self.changed_meanwhile(entry.kind, &entry.name)),
             }
         }
         let why = last.map_or_else(|| "no answer".to_string(), |e| e.to_string());
         Err(Error::storage_unknown("could not write the catalog entry", self.at(&path), why))
+    }
+
+    fn changed_meanwhile(&self, kind: Kind, name: &str) -> Error {
+        let message = format!("{kind} {name} was changed in {} meanwhile; run again", self.home);
+        Error::Fenced { job: name.to_string(), message }
     }
 
     async fn read(&self, path: &Path) -> Result<Option<Entry>> {
@@ -352,18 +354,18 @@ mod tests {
     async fn newest_generation_counts_and_a_drop_is_one() {
         let catalog = catalog();
         assert_eq!(catalog.get(Kind::View, "v").await.unwrap(), None);
-        catalog.put(draft(Kind::View, "v", "one", 1)).await.unwrap();
-        let two = catalog.put(draft(Kind::View, "v", "two", 2)).await.unwrap();
+        let one = catalog.put(draft(Kind::View, "v", "one", 1), None).await.unwrap();
+        let two = catalog.put(draft(Kind::View, "v", "two", 2), Some(&one)).await.unwrap();
         assert_eq!((two.generation, two.statement.as_str()), (2, "two"));
         assert_eq!(two.replaced, [Uuid::from_u128(1)]);
         assert_eq!(catalog.get(Kind::View, "v").await.unwrap().unwrap(), two);
         catalog.drop(&two, Uuid::from_u128(3), false).await.unwrap();
         assert_eq!(catalog.get(Kind::View, "v").await.unwrap(), None);
         assert!(catalog.list().await.unwrap().is_empty());
-        let again = catalog.put(draft(Kind::View, "v", "three", 4)).await.unwrap();
+        let again = catalog.put(draft(Kind::View, "v", "three", 4), None).await.unwrap();
         assert_eq!((again.generation, &again.replaced[..]), (4, &[Uuid::from_u128(1), Uuid::from_u128(2)][..]));
         catalog.drop(&again, Uuid::from_u128(5), true).await.unwrap();
-        let last = catalog.put(draft(Kind::View, "v", "four", 6)).await.unwrap();
+        let last = catalog.put(draft(Kind::View, "v", "four", 6), None).await.unwrap();
         assert_eq!(last.replaced, Vec::<Uuid>::new());
     }
 
@@ -371,7 +373,7 @@ mod tests {
     async fn names_may_hold_anything() {
         let catalog = catalog();
         for (i, name) in ["a/b", "..", "Ä ö", "x%2Fy", "a.b"].iter().enumerate() {
-            catalog.put(draft(Kind::Source, name, name, i as u128)).await.unwrap();
+            catalog.put(draft(Kind::Source, name, name, i as u128), None).await.unwrap();
         }
         let names: Vec<String> = catalog.list().await.unwrap().into_iter().map(|e| e.name).collect();
         assert_eq!(names.len(), 5, "{names:?}");
@@ -383,7 +385,11 @@ mod tests {
     #[tokio::test]
     async fn the_second_of_two_creators_is_told() {
         let catalog = catalog();
-        let one = catalog.put(draft(Kind::Source, "s", "one", 1)).await.unwrap();
+        let one = catalog.put(draft(Kind::Source, "s", "one", 1), None).await.unwrap();
+        // Also one who decided to make it before it was there, and puts it when it is.
+        let late = catalog.put(draft(Kind::Source, "s", "one", 2), None).await;
+        assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+        assert_eq!(catalog.get(Kind::Source, "s").await.unwrap().unwrap(), one);
         let theirs = Entry { incarnation: Uuid::from_u128(9), ..one.clone() };
         assert!(matches!(catalog.create(&theirs).await, Err(Error::Fenced { .. })));
         // Our own put, repeated after an answer that was lost, is ours.
@@ -393,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_format_is_refused() {
         let catalog = catalog();
-        let one = catalog.put(draft(Kind::Source, "s", "one", 1)).await.unwrap();
+        let one = catalog.put(draft(Kind::Source, "s", "one", 1), None).await.unwrap();
         catalog.create(&Entry { format: 99, generation: 2, ..one }).await.unwrap();
         let error = catalog.get(Kind::Source, "s").await.unwrap_err().to_string();
         assert!(error.contains("format 99"), "{error}");

@@ -307,8 +307,8 @@ impl<'a> Session<'a> {
                     format!("table {name} holds rows that OR REPLACE would lose; write DROP TABLE {name} first");
                 return Err(Error::sql_at(message, Some(parsed.at)));
             }
-            Decision::Replace(_) => (self.engine.catalog().put(draft).await?, "replaced"),
-            Decision::Create => (self.engine.catalog().put(draft).await?, "created"),
+            Decision::Replace(old) => (self.engine.catalog().put(draft, Some(&old)).await?, "replaced"),
+            Decision::Create => (self.engine.catalog().put(draft, None).await?, "created"),
         };
         self.remember(entry.clone());
         seen(Outcome::Done(format!("{did} {kind} {name}")))?;

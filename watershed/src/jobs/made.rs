@@ -57,9 +57,9 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
             };
             (entry, create)
         }
-        Standing::New(draft) => (engine.catalog().put(draft).await?, Create::Now),
+        Standing::New(draft) => (engine.catalog().put(draft, None).await?, Create::Now),
         Standing::Replace(old, draft) => {
-            let entry = engine.catalog().put(draft).await?;
+            let entry = engine.catalog().put(draft, Some(&old)).await?;
             tables::forget_checkpoints(engine, &old).await?;
             (entry, Create::Now)
         }
