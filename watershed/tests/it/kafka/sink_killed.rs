@@ -104,16 +104,27 @@ fn at_least_once_loses_nothing_however_often_it_is_killed() {
 
 #[test]
 fn of_two_runners_one_is_fenced() {
+    two_runners("two_runners", true);
+}
+
+#[test]
+fn of_two_that_make_a_job_at_the_same_moment_one_is_told() {
+    two_runners("two_makers", false);
+}
+
+/// Two runners of a job, that is there before or is made by them.
+fn two_runners(topic: &str, is_there: bool) {
     let Some(broker) = Broker::shared() else { return };
-    let mut killed = Killed::new(broker, "two_runners", "exactly once", 43);
+    let mut killed = Killed::new(broker, topic, "exactly once", 43);
     // One job: of two, each runner could have one.
     killed.sql.pop();
     // Enough for a slow machine: who has nothing to commit notices nothing.
     killed.all = rides(43, 0..200_000, 30);
-    // It is there before: two that make a job at the same moment is another matter.
-    killed.produce();
-    let sql: Vec<&str> = killed.sql.iter().map(String::as_str).collect();
-    killed.world.run(&sql, &[]);
+    if is_there {
+        killed.produce();
+        let sql: Vec<&str> = killed.sql.iter().map(String::as_str).collect();
+        killed.world.run(&sql, &[]);
+    }
     let mut runners = [killed.start(), killed.start()];
     let mut tries = 0;
     while runners.iter_mut().all(|runner| runner.try_wait().unwrap().is_none()) {
