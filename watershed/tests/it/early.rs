@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::binary::all_said;
 use crate::oracle::facts::Dice;
-use crate::repair::{World, all_said, facts, queries};
+use crate::repair::{World, facts, queries};
 
 /// A source that goes on in what comes to its table, and a view over it with early results.
 fn sql(world: &World, with: &str, query: &str, every: &str) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use watershed_core::clock::mix;
 
+use crate::binary::{all_said, watershed};
 use crate::oracle::facts::Dice;
 
 /// Three seconds of rides, in parts, out of order by no more than their source waits for.
@@ -48,17 +49,7 @@ impl World {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
-            command.env_remove(name);
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("DIR", self.dir.path())
-            .env("WATERSHED_HOME", self.dir.path().join("home"))
-            .env("WATERSHED_PARALLELISM", "2")
-            .args(arguments);
-        command
+        watershed(self.dir.path(), arguments)
     }
 
     /// Statements as a file.
@@ -101,10 +92,6 @@ impl World {
         assert!(out.status.success(), "{sql}: {}", all_said(&out));
         String::from_utf8(out.stdout).unwrap().lines().skip(1).map(str::to_string).collect()
     }
-}
-
-pub(crate) fn all_said(out: &Output) -> String {
-    [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 /// Kills a run that lives.

@@ -4,6 +4,8 @@
 
 mod azurite;
 
+mod binary;
+
 mod cli;
 
 mod control;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::binary::{all_said, watershed};
 use crate::oracle::facts::Dice;
 
 /// 2026-01-01T00:00:00Z, in seconds.
@@ -40,16 +41,7 @@ impl World {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
-            command.env_remove(name);
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("WATERSHED_HOME", self.dir.path().join("home"))
-            .env("WATERSHED_PARALLELISM", "2")
-            .args(arguments);
-        command
+        watershed(self.dir.path(), arguments)
     }
 
     pub(crate) fn says(&self, arguments: &[&str]) -> String {
@@ -114,10 +106,6 @@ impl World {
         assert_eq!(self.rows("SELECT count(*) FROM v_late WHERE _reason = 'late'"), BTreeSet::from(["0".to_string()]));
         self.says(&["verify", "v"]);
     }
-}
-
-pub(crate) fn all_said(out: &Output) -> String {
-    [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 const AGGREGATES: &str =

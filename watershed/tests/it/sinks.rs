@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::generate::{RIDES, World, all_said, kill};
+use crate::binary::all_said;
+use crate::generate::{RIDES, World, kill};
 use crate::oracle::facts::Dice;
 
 const ROWS: u64 = 60_000;

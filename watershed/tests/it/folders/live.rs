@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::source;
 use super::world::*;
+use crate::binary::all_said;
 use crate::oracle::facts::Dice;
 
 #[test]

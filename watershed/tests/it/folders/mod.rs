@@ -7,6 +7,7 @@ mod refused;
 
 mod world;
 
+use crate::binary::all_said;
 use world::*;
 
 fn source(more: &str) -> String {

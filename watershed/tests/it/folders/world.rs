@@ -10,6 +10,8 @@ use chrono::DateTime;
 use tempfile::TempDir;
 use watershed_core::clock::mix;
 
+use crate::binary::{all_said, watershed};
+
 /// 2026-01-01T00:00:00Z, in seconds.
 const EPOCH: i64 = 1_767_225_600;
 
@@ -96,10 +98,6 @@ pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
-pub(super) fn all_said(out: &Output) -> String {
-    [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
-
 /// A folder of files, and a home.
 pub(super) struct World {
     pub(super) dir: TempDir,
@@ -122,17 +120,7 @@ impl World {
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
-            command.env_remove(name);
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("DIR", self.dir.path())
-            .env("WATERSHED_HOME", self.dir.path().join("home"))
-            .env("WATERSHED_PARALLELISM", "2")
-            .args(arguments);
-        command
+        watershed(self.dir.path(), arguments)
     }
 
     fn file(&self, sql: &str) -> String {

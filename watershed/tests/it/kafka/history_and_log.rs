@@ -142,7 +142,7 @@ fn the_handover_is_shown_before_and_what_may_be_forgotten_is_said() {
 
     let retention = |more: &[&str]| {
         let out = world.command(&[&["retention", "rides_and_log"], more].concat()).output().unwrap();
-        (out.status.code(), super::world::all_said(&out))
+        (out.status.code(), crate::binary::all_said(&out))
     };
     let (code, said) = retention(&[]);
     assert!(code == Some(0) && said.contains(&format!("offsets up to {} are in the table", archived[0])), "{said}");

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::broker::Broker;
-use super::world::{ARCHIVE, BOTH, DECLARED, World, all_said, hours, rides};
+use super::world::{ARCHIVE, BOTH, DECLARED, World, hours, rides};
+use crate::binary::all_said;
 use crate::oracle::facts::Dice;
 
 /// Rounds of killing both jobs.

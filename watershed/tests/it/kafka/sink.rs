@@ -184,7 +184,7 @@ fn a_sink_is_a_job_like_others() {
     let refused = world.refused(&["DROP SOURCE log;"], &[]);
     assert!(refused.contains("read by sink hourly"), "{refused}");
     let plan = world.sql(&["EXPLAIN ", sink.trim()]);
-    let plan = super::world::all_said(&world.command(&["run", &plan]).output().unwrap());
+    let plan = crate::binary::all_said(&world.command(&["run", &plan]).output().unwrap());
     assert!(plan.contains("key window_start, city, exactly once, a transaction an epoch"), "{plan}");
     // Late rows stay a table.
     assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use watershed_core::clock::mix;
 
 use super::broker::Broker;
+use crate::binary::{all_said, watershed};
 
 /// 2026-01-01T00:00:00Z, in seconds.
 const EPOCH: i64 = 1_767_225_600;
@@ -111,10 +112,6 @@ pub(super) fn hours<'a>(rides: impl IntoIterator<Item = &'a Ride>) -> Hours {
     hours
 }
 
-pub(super) fn all_said(out: &Output) -> String {
-    [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
-}
-
 /// A topic and a working folder.
 pub(super) struct World<'a> {
     pub(super) dir: TempDir,
@@ -134,17 +131,8 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WATERSHED_")) {
-            command.env_remove(name);
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("DIR", self.dir.path())
-            .env("TOPIC", format!("kafka://{}/{}", self.broker.address(), self.topic))
-            .env("WATERSHED_HOME", self.dir.path().join("home"))
-            .env("WATERSHED_PARALLELISM", "2")
-            .args(arguments);
+        let mut command = watershed(self.dir.path(), arguments);
+        command.env("TOPIC", format!("kafka://{}/{}", self.broker.address(), self.topic));
         command
     }
 
