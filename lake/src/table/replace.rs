@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariant:** which rows go is found out on the version right before the commit, and anew whenever another commit came
-//! first: nothing of an attempt is kept for the next.
+//! first: nothing of an attempt is kept for the next but the list of the table's files, which the log brings up to date.
 
 use std::sync::Arc;
 
@@ -31,11 +31,14 @@ use crate::data_file::{DataFile, constant};
 use crate::history::statistics_of;
 use crate::keyed::live::{LiveFile, LiveFiles};
 use crate::keyed::vectors;
-use crate::log::{Refreshed, TableState, features};
+use crate::log::{self, Refreshed, TableState, features};
 use crate::stores::Place;
 
 /// Files whose column is read at once.
 const CONCURRENT: usize = 4;
+
+/// Commits that are followed; beyond that the list of files is read anew.
+const FOLLOWED: u64 = 64;
 
 /// Rows of a column that are read at a time.
 const BATCH: usize = 8192;
@@ -46,7 +49,39 @@ pub(crate) struct Replace<'a> {
     pub(crate) prepared: &'a PreparedCommit,
     pub(crate) replaced: &'a Replaced,
     pub(crate) shape: &'a Shape,
+    pub(crate) known: &'a mut Known,
     pub(crate) clock: &'a dyn Clock,
+}
+
+/// The files of a version, kept from one commit to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Option<(u64, LiveFiles)>);
+
+impl Known {
+    /// Brought to a version: by the commits since, if they are few.
+    async fn at(&mut self, place: &Place, version: u64, partition_columns: &[String]) -> Result<&LiveFiles> {
+        let known = self.0.take().filter(|(known, _)| *known <= version && version - *known <= FOLLOWED);
+        let live = match known {
+            Some((known, live)) => follow(place, live, known, version).await?,
+            None => None,
+        };
+        let live = match live {
+            Some(live) => live,
+            None => LiveFiles::load(place, version, partition_columns).await?,
+        };
+        Ok(&self.0.insert((version, live)).1)
+    }
+}
+
+/// `None` where an entry of the log in between is gone.
+async fn follow(place: &Place, mut live: LiveFiles, from: u64, to: u64) -> Result<Option<LiveFiles>> {
+    for version in from + 1..=to {
+        match log::read_commit(place, version).await? {
+            Some(commit) => live.apply(&commit),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(live))
 }
 
 /// What becomes of a file that is live.
@@ -74,9 +109,10 @@ impl Change for Replace<'_> {
                  write; remove the property, or build the view anew with late = 'table'"
             )));
         }
-        let live = LiveFiles::load(self.place, state.version, &self.shape.partition_columns).await?;
-        let files: Vec<Arc<LiveFile>> = live.iter().filter(|file| self.may_have(file)).cloned().collect();
-        let marked = futures::stream::iter(files.into_iter().map(|file| self.mark(file)));
+        let live = self.known.at(self.place, state.version, &self.shape.partition_columns).await?;
+        let files: Vec<Arc<LiveFile>> = live.iter().filter(|file| may_have(self.replaced, file)).cloned().collect();
+        let this = &*self;
+        let marked = futures::stream::iter(files.into_iter().map(|file| this.mark(file)));
         let marked: Vec<Option<Marked>> = marked.buffered(CONCURRENT).try_collect().await?;
         let (mut actions, mut again, mut marks) = (vec![], vec![], vec![]);
         for Marked { file, marks: of_file } in marked.into_iter().flatten() {
@@ -117,16 +153,15 @@ impl Change for Replace<'_> {
     }
 }
 
-impl Replace<'_> {
-    /// Whether statistics leave it open that a file has such rows.
-    fn may_have(&self, file: &LiveFile) -> bool {
-        let Replaced { column, times } = self.replaced;
-        match statistics_of(file.add.stats.as_deref(), Some(column)).1 {
-            Times::Known { min, max, .. } => times.iter().any(|of| min < of.end && max >= of.start),
-            Times::Unknown => true,
-        }
+/// Whether statistics leave it open that a file has such rows.
+fn may_have(replaced: &Replaced, file: &LiveFile) -> bool {
+    match statistics_of(file.add.stats.as_deref(), Some(&replaced.column)).1 {
+        Times::Known { min, max, .. } => replaced.times.iter().any(|of| min < of.end && max >= of.start),
+        Times::Unknown => true,
     }
+}
 
+impl Replace<'_> {
     /// The rows of a file that go; `None` if none does.
     async fn mark(&self, file: Arc<LiveFile>) -> Result<Option<Marked>> {
         let Replaced { column, times } = self.replaced;

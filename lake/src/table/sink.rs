@@ -25,7 +25,7 @@ use super::archive;
 use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
-use super::replace::Replace;
+use super::replace::{Known, Replace};
 use super::shape::{Key, Shape};
 use super::tidy::Tidy;
 use super::writer::DeltaEpochWriter;
@@ -53,6 +53,8 @@ pub struct DeltaSink {
     shape: Arc<Shape>,
     keyed: Option<Keyed>,
     shape_up: Tidy,
+    /// For rows that take the place of others.
+    known: Mutex<Known>,
     /// `None` while the table is not made.
     state: Mutex<Option<TableState>>,
 }
@@ -116,6 +118,7 @@ impl DeltaSink {
             shape: Arc::new(shape),
             keyed,
             shape_up: Tidy::default(),
+            known: Mutex::default(),
             state: Mutex::new(state),
         })
     }
@@ -184,7 +187,8 @@ impl DeltaSink {
         let Some(keyed) = &self.keyed else {
             if let Some(replaced) = &prepared.replaced {
                 let (place, shape) = (&self.place, self.shape.as_ref());
-                let mut replace = Replace { place, prepared, replaced, shape, clock };
+                let known = &mut *self.known.lock().await;
+                let mut replace = Replace { place, prepared, replaced, shape, known, clock };
                 return commit::commit(place, state, &identified, &mut replace, clock, rules).await;
             }
             let mut append = Append { prepared, partition_columns: &self.shape.partition_columns };
