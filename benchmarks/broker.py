@@ -19,25 +19,12 @@ PARTITIONS = 4
 
 # As in the tests' broker, with more memory, and the compiler that a broker has in production.
 JAVA = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-Dlog4j2.level=WARN")
+# What a broker is given besides `tools/kafka.properties`.
 PROPERTIES = """
-process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.retention.ms=-1
 log.cleaner.enable=false
 """
 
@@ -89,7 +76,8 @@ def broker(work: Path, writer: Path) -> Iterator[Broker]:
     (folder / "tmp").mkdir(parents=True)
     port, controller = free_ports(2)
     properties = folder / "server.properties"
-    properties.write_text(PROPERTIES.format(port=port, controller=controller, data=folder / "data"))
+    common = TOOL.with_suffix(".properties").read_text()
+    properties.write_text(common + PROPERTIES.format(port=port, controller=controller, data=folder / "data"))
     java = ["java", *JAVA, f"-Djava.io.tmpdir={folder / 'tmp'}", "-cp", f"{jars}/*"]
     with open(folder / "log", "w") as log:
         format_it = ["kafka.tools.StorageTool", "format", "--cluster-id", "d2F0ZXJzaGVkLWJlbmNoIQ", "--config"]

@@ -22,21 +22,10 @@ wait "$broker" 2>/dev/null
 rm -rf "$2"
 "#;
 
-const PROPERTIES: &str = "
-process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.retention.ms=-1
+const PROPERTIES: &str = include_str!("../../../../tools/kafka.properties");
+
+/// What is deleted, or compacted, is so at once, and with little memory.
+const AT_ONCE: &str = "
 log.initial.task.delay.ms=0
 log.cleaner.backoff.ms=200
 log.cleaner.dedupe.buffer.size=16777216
@@ -61,7 +50,7 @@ fn start(jars: &str) -> (String, Option<Child>) {
     let folder = tempfile::tempdir().unwrap().keep();
     let [broker, controller] = free_ports();
     let properties = format!(
-        "{PROPERTIES}\ncontroller.quorum.voters=1@127.0.0.1:{controller}\nlisteners=PLAINTEXT://127.0.0.1:{broker},\
+        "{PROPERTIES}{AT_ONCE}controller.quorum.voters=1@127.0.0.1:{controller}\nlisteners=PLAINTEXT://127.0.0.1:{broker},\
          CONTROLLER://127.0.0.1:{controller}\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\n",
         folder.join("data").display()

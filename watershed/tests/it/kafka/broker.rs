@@ -34,22 +34,10 @@ wait "$broker" 2>/dev/null
 [ "$line" = keep ] || rm -rf "$2"
 "#;
 
-/// One node for all: few partitions of its own topics, nobody waited for, and nothing deleted because its time is long ago.
-const PROPERTIES: &str = "
-process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.retention.ms=-1
+const PROPERTIES: &str = include_str!("../../../../tools/kafka.properties");
+
+/// What is deleted, or compacted, is so at once, and with little memory.
+const AT_ONCE: &str = "
 log.initial.task.delay.ms=0
 log.flush.start.offset.checkpoint.interval.ms=100
 log.cleaner.backoff.ms=200
@@ -122,6 +110,7 @@ impl Broker {
         let listeners: Vec<_> = self.ports.iter().map(|(name, port)| format!("{name}://127.0.0.1:{port}")).collect();
         let mut lines = vec![
             PROPERTIES.to_string(),
+            AT_ONCE.to_string(),
             format!("controller.quorum.voters=1@127.0.0.1:{}", self.ports["CONTROLLER"]),
             format!("listeners={}", listeners.join(",")),
             "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SASL_SSL"
