@@ -179,11 +179,15 @@ impl World {
             let options = format!("lake = '{lake}'{}{}", case.options, facts.options);
             format!("CREATE SOURCE {name} (WATERMARK FOR ts AS ts{delay}) WITH ({options});\n")
         };
-        let sources: String = case.sources.iter().map(source).collect();
+        case.sources.iter().map(source).collect::<String>() + &self.view_text(case)
+    }
+
+    /// The statements that make the view and what it reads besides sources.
+    pub(crate) fn view_text(&self, case: &Case) -> String {
         let tables: String = case.tables.iter().map(|table| table.statement(&self.root())).collect();
         let statements: String = case.statements.iter().map(|s| format!("{s};\n")).collect();
         let view = format!("CREATE MATERIALIZED VIEW v WITH (location = '{}/view') AS {};\n", self.root(), case.sql);
-        sources + &tables + &statements + &view
+        tables + &statements + &view
     }
 
     /// A fresh engine, for run number `run`.
@@ -238,11 +242,16 @@ pub(crate) async fn once(engine: &Engine, text: &str, one_step: bool, to_the_end
     stopped(engine, text, one_step.then_some(1), to_the_end).await
 }
 
-/// The same, stopped after so many steps.
-async fn stopped(engine: &Engine, text: &str, steps: Option<u64>, to_the_end: bool) -> Result<Summary, String> {
+/// The same, stopped after so many steps, or at the newest message of its logs.
+pub(crate) async fn stopped(
+    engine: &Engine,
+    text: &str,
+    steps: Option<u64>,
+    to_the_end: bool,
+) -> Result<Summary, String> {
     let stop = Stop::default();
     let progress = Arc::new(StopAfter { stop: stop.clone(), steps: steps.map(AtomicU64::new) });
-    let options = RunOptions { to_the_end, progress, stop, ..RunOptions::default() };
+    let options = RunOptions { to_the_end, until_caught_up: true, progress, stop, ..RunOptions::default() };
     let mut summary = None;
     let mut seen = |outcome| {
         if let Outcome::Job(s) = outcome {
@@ -282,10 +291,23 @@ pub(crate) async fn compare(world: &World, case: &Case, summary: &Summary, ended
         // A stateless view holds what was read, and a stop in the middle does not tell by time what that was.
         return Ok(());
     }
+    answers(world, case, summary, ended, used(world, case, &late)).await
+}
+
+/// Of each source, facts in two tables: what window forms read, and what everything else does.
+pub(crate) type Used = BTreeMap<String, (RecordBatch, RecordBatch)>;
+
+/// Holds the view against the batch answer over these facts.
+pub(crate) async fn answers(
+    world: &World,
+    case: &Case,
+    summary: &Summary,
+    ended: bool,
+    used: Used,
+) -> Result<(), String> {
     let mut context = SessionContext::new();
     datafusion_functions_json::register_all(&mut context).unwrap();
-    for (name, (read, kept)) in used(world, case, &late) {
-        // What window forms read, and what everything else does.
+    for (name, (read, kept)) in used {
         for (name, rows) in [(windowed(&name), read), (name, kept)] {
             let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
             context.register_table(name.as_str(), Arc::new(table)).unwrap();
@@ -349,7 +371,7 @@ fn accounted(world: &World, case: &Case, summary: &Summary) -> Result<(), String
 }
 
 /// Of each source, the facts read so far: all of them with the windows they missed, and those that missed none.
-pub(crate) fn used(world: &World, case: &Case, late: &Late) -> BTreeMap<String, (RecordBatch, RecordBatch)> {
+pub(crate) fn used(world: &World, case: &Case, late: &Late) -> Used {
     let boundaries = boundaries(world);
     let mut used = BTreeMap::new();
     for (name, facts) in &case.sources {
@@ -368,18 +390,22 @@ pub(crate) fn used(world: &World, case: &Case, late: &Late) -> BTreeMap<String, 
                 kept.extend(windows.is_none().then_some(fact));
             }
         }
-        let read = facts.batch(read);
-        let mut fields = read.schema().fields().to_vec();
-        let mut columns = read.columns().to_vec();
-        let ends: [fn(&Missed) -> i64; 2] = [|m| m.from, |m| m.until];
-        for (name, end) in MISSED.into_iter().zip(ends) {
-            fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
-            columns.push(Arc::new(Int64Array::from_iter(missed.iter().map(|m| m.map(end)))));
-        }
-        let read = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let read = with_missed(&facts.batch(read), &missed);
         used.insert(name.clone(), (read, facts.batch(kept)));
     }
     used
+}
+
+/// Rows with the windows that each of them missed.
+pub(crate) fn with_missed(rows: &RecordBatch, missed: &[Option<&Missed>]) -> RecordBatch {
+    let mut fields = rows.schema().fields().to_vec();
+    let mut columns = rows.columns().to_vec();
+    let ends: [fn(&Missed) -> i64; 2] = [|m| m.from, |m| m.until];
+    for (name, end) in MISSED.into_iter().zip(ends) {
+        fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
+        columns.push(Arc::new(Int64Array::from_iter(missed.iter().map(|m| m.map(end)))));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
 /// How far each source has been read, by the newest checkpoint: partitions that start before this.
@@ -418,25 +444,30 @@ pub(crate) async fn rejected(world: &World) -> Late {
     }
     for batch in table(&location, "_source, _file, _row, _missed_from, _missed_until").await {
         let text = |i: usize| cast(batch.column(i), &DataType::Utf8).unwrap();
-        let micros = |i: usize| {
-            let times = cast(batch.column(i), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))).unwrap();
-            cast(&times, &DataType::Int64).unwrap().as_primitive::<Int64Type>().clone()
-        };
-        let (sources, files, from, until) = (text(0), text(1), micros(3), micros(4));
-        for row in 0..batch.num_rows() {
+        let (sources, files, missed) = (text(0), text(1), missed(&batch, 3));
+        for (row, missed) in missed.into_iter().enumerate() {
             let source = sources.as_string::<i32>().value(row).to_string();
             let path: Vec<&str> = files.as_string::<i32>().value(row).rsplit('/').take(2).collect();
             let number = batch.column(2).as_primitive::<Int64Type>().value(row);
-            // A row without a time has missed everything.
-            let missed = match from.is_valid(row) {
-                true => Missed { from: from.value(row), until: until.value(row) },
-                false => Missed { from: i64::MIN, until: i64::MAX },
-            };
             let before = listed.insert((source, format!("{}/{}", path[1], path[0]), number), missed);
             assert!(before.is_none(), "a row is listed twice: {path:?} {number}");
         }
     }
     listed
+}
+
+/// The windows that rows missed, by two columns from this one on. A row without a time has missed everything.
+pub(crate) fn missed(listed: &RecordBatch, from: usize) -> Vec<Missed> {
+    let [from, until] = [from, from + 1].map(|i| {
+        let times = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let times = cast(listed.column(i), &times).unwrap();
+        cast(&times, &DataType::Int64).unwrap().as_primitive::<Int64Type>().clone()
+    });
+    let of = |row: usize| match from.is_valid(row) {
+        true => Missed { from: from.value(row), until: until.value(row) },
+        false => Missed { from: i64::MIN, until: i64::MAX },
+    };
+    (0..listed.num_rows()).map(of).collect()
 }
 
 /// Reads a Delta table's files through DataFusion's own Parquet reader; only the file list comes from our code.

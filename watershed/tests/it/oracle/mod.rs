@@ -7,6 +7,7 @@
 //! * [`plain`]: a query without our window forms.
 //! * [`check`]: the one function that all cases go through.
 //! * [`remote`]: the same over a bucket.
+//! * [`divided`]: the same, divided between a history and a log.
 //! * [`cases`]: queries over drawn facts.
 //! * [`ordered`]: aggregates with ORDER BY inside.
 //! * [`types`]: columns of every type, as keys, arguments and results; lists unnested.
@@ -29,6 +30,8 @@ pub(crate) mod compare;
 mod plain;
 
 mod remote;
+
+mod divided;
 
 pub(crate) mod check;
 

@@ -48,13 +48,16 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::prelude::SessionContext;
 use tokio::runtime::Builder;
+use watershed_core::clock::mix;
 use watershed_core::time::Grain;
 use watershed_lake::Stores;
 
 use super::check::{Case, Variant, World, check_on, once, rejected, variants};
+use super::divided::{self, Seen};
 use super::duckdb;
 use super::facts::{Facts, Layout, Shape};
 use super::tables::{Format, Table};
+use crate::kafka::broker::Broker;
 use crate::minio::server::{Server, shared};
 
 /// Of how many records one is also run on MinIO with the other tests.
@@ -74,14 +77,39 @@ enum Wants {
     Refusal(String),
 }
 
+/// Where a record's facts are.
+#[derive(Clone, Copy)]
+enum On {
+    Disk,
+    Bucket(&'static Server),
+    /// Divided between tables and logs as this seed draws.
+    Logs(&'static Broker, u64),
+}
+
 #[test]
 fn every_record_holds() {
-    let server = match std::env::var("WATERSHED_ON").unwrap_or_default().as_str() {
-        "" => None,
-        "minio" => Some(shared().expect("WATERSHED_ON=minio needs WATERSHED_MINIO")),
+    let on = match std::env::var("WATERSHED_ON").unwrap_or_default().as_str() {
+        "" => On::Disk,
+        "minio" => On::Bucket(shared().expect("WATERSHED_ON=minio needs WATERSHED_MINIO")),
         other => panic!("WATERSHED_ON is minio, not {other:?}"),
     };
-    records_hold(1, server);
+    records_hold(1, on);
+}
+
+/// Every record whose facts can be messages, divided between history and log as `WATERSHED_SEED` draws; `WATERSHED_DIVISIONS`
+/// says how often.
+#[test]
+fn kafka_every_record_holds_divided() {
+    let Some(broker) = Broker::shared() else { return };
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let (first, times) = (number("WATERSHED_SEED").unwrap_or(1), number("WATERSHED_DIVISIONS").unwrap_or(1));
+    for seed in first..first + times {
+        println!("WATERSHED_SEED={seed}");
+        let seen = records_hold(1, On::Logs(broker, seed));
+        println!("{seen:?}");
+        let all = std::env::var("WATERSHED_SLT").is_err();
+        assert!(!all || (seen.late > 0 && seen.broken > 0 && seen.forgotten > 0 && seen.dropped > 0), "{seen:?}");
+    }
 }
 
 /// Some of every file; `make test-s3` runs them all.
@@ -90,19 +118,24 @@ fn minio_some_records_hold() {
     if std::env::var("WATERSHED_ON").is_err()
         && let Some(server) = shared()
     {
-        records_hold(SOME, Some(server));
+        records_hold(SOME, On::Bucket(server));
     }
 }
 
-/// Runs every `nth` record.
-fn records_hold(nth: usize, server: Option<&'static Server>) {
+/// Runs every `nth` record that can be there.
+fn records_hold(nth: usize, on: On) -> Seen {
     let only = std::env::var("WATERSHED_SLT").unwrap_or_default();
     let mut queue = VecDeque::new();
     for path in files() {
         let file = path.file_name().unwrap().to_string_lossy().to_string();
         for record in parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{file}:{e}")) {
             let place = format!("{file}:{}", record.line);
-            if only.is_empty() || only == file || only == place {
+            let fits = match (on, &record.wants) {
+                (On::Logs(..), Wants::Answer { .. }) => divided::fits(&record.case),
+                (On::Logs(..), Wants::Refusal(_)) => false,
+                (On::Disk | On::Bucket(_), _) => true,
+            };
+            if fits && (only.is_empty() || only == file || only == place) {
                 queue.push_back((place, record));
             }
         }
@@ -110,7 +143,7 @@ fn records_hold(nth: usize, server: Option<&'static Server>) {
     let queue: VecDeque<_> = queue.into_iter().step_by(nth).collect();
     let all = queue.len();
     assert!(all > 0, "no record is called {only:?}");
-    let (queue, failed) = (Mutex::new(queue), Mutex::new(vec![]));
+    let (queue, failed, seen) = (Mutex::new(queue), Mutex::new(vec![]), Mutex::new(Seen::default()));
     // As many records at once as there are cores.
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(2, |n| n.get()) {
@@ -118,28 +151,42 @@ fn records_hold(nth: usize, server: Option<&'static Server>) {
                 loop {
                     let next = queue.lock().unwrap().pop_front();
                     let Some((place, record)) = next else { break };
-                    let held = alone(record, server);
+                    let held = alone(record, on);
                     let ended = if held.is_ok() { "" } else { " FAILED" };
                     println!("{place}{ended}");
-                    failed.lock().unwrap().extend(held.err().map(|e| format!("{place}: {e}")));
+                    match held {
+                        Ok(saw) => *seen.lock().unwrap() += saw,
+                        Err(e) => failed.lock().unwrap().push(format!("{place}: {e}")),
+                    }
                 }
             });
         }
     });
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {all} records failed\n\n{}\n", failed.len(), failed.join("\n\n"));
+    seen.into_inner().unwrap()
 }
 
 /// Every record of a text, one after the other.
 pub(crate) fn all_hold(text: &str) -> Result<(), String> {
-    parse(text)?.into_iter().try_for_each(|record| alone(record, None))
+    parse(text)?.into_iter().try_for_each(|record| alone(record, On::Disk).map(drop))
 }
 
 /// A record in a thread of its own, so that a panic is its failure and no other's.
-fn alone(record: Record, server: Option<&'static Server>) -> Result<(), String> {
+fn alone(record: Record, on: On) -> Result<Seen, String> {
     let run = move || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(hold(&record, server))
+        runtime.block_on(async {
+            match on {
+                On::Disk => hold(&record, None).await.map(|()| Seen::default()),
+                On::Bucket(server) => hold(&record, Some(server)).await.map(|()| Seen::default()),
+                On::Logs(broker, seed) => {
+                    // Records have divisions of their own.
+                    let seed = mix(seed ^ mix(record.line as u64));
+                    divided::check(&record.case, broker, seed).await.map_err(|e| format!("{e}\n{}", record.case.sql))
+                }
+            }
+        })
     };
     thread::spawn(run).join().unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
