@@ -33,7 +33,20 @@ pub struct Handover {
     pub keeps: Option<Span>,
     /// The name under which the table's writer records offsets; `None`: it has written none yet.
     pub archive: Option<String>,
+    /// They are joined by event time, since the table's writer records no offsets.
+    pub by_time: Option<ByTime>,
     pub parts: BTreeMap<Part, PartHandover>,
+}
+
+/// How a history and a log are joined where only event times tell.
+#[derive(Clone, Debug, Serialize)]
+pub struct ByTime {
+    /// The columns by which facts are known that both have.
+    pub key: Vec<String>,
+    /// Earlier facts of the log are taken to be in the table.
+    pub from: EventTime,
+    /// The latest event time in the table.
+    pub newest: EventTime,
 }
 
 /// Where they meet in one part.
@@ -67,9 +80,16 @@ impl Handover {
 impl fmt::Display for Handover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "source {}: from version {} of {} to {}", self.source, self.version, self.lake, self.log)?;
-        match &self.archive {
-            Some(archive) => writeln!(f, "offsets are recorded as {archive}-PART")?,
-            None => writeln!(f, "the table has no facts yet: the log is begun at its oldest message")?,
+        match (&self.archive, &self.by_time) {
+            (Some(archive), _) => writeln!(f, "offsets are recorded as {archive}-PART")?,
+            (None, None) => writeln!(f, "the table has no facts yet: the log is begun at its oldest message")?,
+            (None, Some(ByTime { key, from, newest })) => writeln!(
+                f,
+                "no offsets are recorded: joined by event time from {from} on (the table has facts up to {newest}), and facts that both \
+                 have are known by {}. This is weaker than offsets: a fact that came to the log later than that after it happened is \
+                 missed, unless the table has it, and facts with the same key are taken for one",
+                key.join(", ")
+            )?,
         }
         for (part, at) in &self.parts {
             let archived = at.archived.map_or("nothing archived".to_string(), |last| format!("archived up to {last}"));
@@ -142,7 +162,15 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
     let location = &source.layout().location;
     let found = log::archive(&records, tail.archive(), location)?;
     let empty = snapshot.partitions.is_empty() && snapshot.timeless.is_empty();
-    if found.is_none() && !empty {
+    let by_time = match found {
+        None if !empty && forgets.is_none() && !tail.key().is_empty() => {
+            let newest = snapshot.newest(engine.clock().now());
+            let from = log::overlaps_from(newest, tail.grace(), source.delay);
+            Some(ByTime { key: tail.key().to_vec(), from, newest })
+        }
+        _ => None,
+    };
+    if found.is_none() && !empty && by_time.is_none() {
         return Err(Error::input(format!(
             "source {}: {location} has no record of how far {} is in it, so where the two meet is not known",
             source.name,
@@ -150,6 +178,14 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
         )));
     }
     let state = tail.log().look().await?;
+    let begins = match &by_time {
+        Some(ByTime { from, newest, .. }) => {
+            let from = tail.log().at_time(*from).await?;
+            let open = tail.log().at_time(newest.minus(tail.grace())).await?;
+            log::seam_by_time(&from, &open, &state, tail.log().location())?
+        }
+        None => BTreeMap::new(),
+    };
     let (archive, archived) = found.map_or((None, BTreeMap::new()), |(name, parts)| (Some(name), parts));
     let keeps = match forgets {
         Some(Forgets { keeps: None, .. }) => tail.log().keeps().await?,
@@ -165,7 +201,11 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
     let of_part = |part: Part| {
         let has = state.parts.get(&part).cloned().unwrap_or(0..0);
         let last = archived.get(&part).copied();
-        let next = if archive.is_none() { has.start } else { last.map_or(0, |last| last + 1) };
+        let next = match (begins.get(&part), &archive) {
+            (Some(begins), _) => *begins,
+            (None, None) => has.start,
+            (None, Some(_)) => last.map_or(0, |last| last + 1),
+        };
         let name = archive.as_deref().map(|archive| Archived::application(archive, part));
         let forgotten = goes.get(&part).copied().unwrap_or(has.start);
         let at = PartHandover {
@@ -190,6 +230,7 @@ async fn handover(engine: &Engine, source: &OpenSource, forgets: Option<Forgets>
         log: tail.log().location().to_string(),
         keeps,
         archive,
+        by_time,
         parts,
     })
 }

@@ -53,7 +53,7 @@
 //! * `execute`: one text, statement by statement.
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
-//! * `tails`: the log of a source.
+//! * `tails`: the log of a source; `keys`: the facts that its history has too, where offsets do not tell.
 //! * `handover`: where a history ends and its log begins.
 //! * `folders`: files of text as a history.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
@@ -87,6 +87,8 @@ mod folders;
 mod sources;
 
 mod tails;
+
+mod keys;
 
 mod handover;
 

@@ -23,8 +23,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
 use watershed_core::error::Place;
-use watershed_core::history::{DataFile, History, Snapshot, Times};
-use watershed_core::scan::ScanFile;
+use watershed_core::history::{History, Snapshot};
 use watershed_core::settings::{Late, OnChange, Settings};
 use watershed_core::sink::Replaced;
 use watershed_core::time::Interval;
@@ -38,7 +37,7 @@ use crate::catalog::Kind;
 use crate::engine::Engine;
 use crate::execute::Session;
 use crate::relations::{self, Known};
-use crate::verify::facts::facts_between;
+use crate::verify::facts::facts_of;
 use crate::verify::stretches::{Axis, Stretch};
 use crate::verify::{column, within};
 
@@ -99,6 +98,13 @@ pub(crate) fn check(
         return refuse(format!(
             "source {} has a log only, from which facts that are past cannot be read again; give it the history that its archive \
              makes (lake = '…'), or set late = 'table'",
+            log.name
+        ));
+    }
+    if let Some(log) = known.sources.values().find(|source| source.tail.as_ref().is_some_and(|t| !t.key().is_empty())) {
+        return refuse(format!(
+            "the history of source {} has no record of how far it is (key = '…'), so when it has a late fact is not known; archive the \
+             log with INSERT INTO, or set late = 'table'",
             log.name
         ));
     }
@@ -170,8 +176,7 @@ impl Recompute for Windows {
         for source in &self.sources {
             let snapshot = facts.get(&source.name);
             let snapshot = snapshot.ok_or_else(|| Error::bug(format!("the facts of {} are not there", source.name)))?;
-            let files = source.files(snapshot, between).await?;
-            let facts = facts_between(source.history.layout().clone(), files, &source.time_column, between)?;
+            let facts = facts_of(source.history.as_ref(), snapshot, &source.time_column, between).await?;
             batch.planner.add_table_provider(&source.name, facts)?;
         }
         let answer = batch.planner.batch_as_of(&self.query, self.made).await?;
@@ -186,20 +191,5 @@ impl Recompute for Windows {
             std::future::ready(rows.map_err(Into::into))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), rows)))
-    }
-}
-
-impl Facts {
-    /// The files that may hold facts of some time, less the rows that are marked as deleted.
-    async fn files(&self, snapshot: &Snapshot, between: Interval) -> Result<Vec<ScanFile>> {
-        let wanted = |file: &&DataFile| match file.times {
-            Times::Known { min, max, .. } => min < between.end && max >= between.start,
-            Times::Unknown => true,
-        };
-        let all = snapshot.timeless.iter().chain(snapshot.partitions.iter().flat_map(|p| &p.files));
-        let files: Vec<DataFile> = all.filter(wanted).cloned().collect();
-        let deleted = self.history.deleted(&files).await?;
-        let scan = |(file, deleted): (DataFile, _)| ScanFile { range: file.range, file, deleted };
-        Ok(files.into_iter().zip(deleted).map(scan).collect())
     }
 }

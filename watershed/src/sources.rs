@@ -19,7 +19,7 @@ use crate::layers::{Layers, Scope, With};
 use crate::tails::{DeclaredTail, OpenTail};
 
 /// Options of `CREATE SOURCE … WITH` besides settings and those of the object store.
-const OWN: [&str; 5] = ["lake", "tail", "format", "start", "archive"];
+const OWN: [&str; 6] = ["lake", "tail", "format", "start", "archive", "key"];
 
 /// The tail of a source whose table's commits are read as they come.
 const COMMITS: &str = "commits";
@@ -88,7 +88,7 @@ impl Declared {
             None => None,
         };
         let of_format = with.own("format").map(|_| "format").into_iter().chain(with.log.keys().map(String::as_str));
-        let of_log = ["start", "archive"].into_iter().filter(|name| with.own(name).is_some());
+        let of_log = ["start", "archive", "key"].into_iter().filter(|name| with.own(name).is_some());
         let lonely = of_format.filter(|_| files.is_none()).chain(of_log).next().filter(|_| tail.is_none());
         if let Some(name) = lonely {
             return Err(Error::sql(format!(
@@ -115,6 +115,11 @@ impl Declared {
             }
             (None, Some(_)) if with.own("archive").is_some() => {
                 return Err(Error::sql(format!("{what}: `archive` says how far a lake table is, and there is none")));
+            }
+            (None, Some(_)) if with.own("key").is_some() => {
+                return Err(Error::sql(format!(
+                    "{what}: `key` tells which facts a log and a lake table both have, and there is no table"
+                )));
             }
             (Some(_), Some(_)) if with.own("start").is_some() => {
                 return Err(Error::sql(format!(
@@ -178,6 +183,7 @@ impl Declared {
                 let table = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
                 let derived = derived(layout, &time_column);
                 let open = tail.open(&table, &time_column, derived, &self.variables, &self.clock, None);
+                let open = open.and_then(|open| open.joined_with(&history, &time_column));
                 Some(open.map_err(|e| in_source(&self.name, e))?)
             }
         };

@@ -17,6 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use watershed_core::clock::Clock;
+use watershed_core::history::History;
 use watershed_core::scan::MESSAGE_COLUMNS;
 use watershed_core::secrets;
 use watershed_core::settings::{OnError, Settings, parse_time};
@@ -26,7 +27,9 @@ use watershed_core::{Error, EventTime, Result};
 use watershed_formats::FormatOptions;
 use watershed_generator::GeneratorTail;
 use watershed_operators::{message_fields, rejected_fields};
-use watershed_runtime::TailInput;
+use watershed_runtime::{Keys, TailInput};
+
+use crate::keys::TableKeys;
 
 /// What options of librdkafka begin with.
 const KAFKA: &str = "kafka.";
@@ -77,6 +80,8 @@ pub(crate) struct DeclaredTail {
     options: BTreeMap<String, String>,
     start: Start,
     archive: Option<String>,
+    /// The columns that tell facts apart.
+    key: Vec<String>,
     idle: Span,
     grace: Span,
     on_error: OnError,
@@ -111,6 +116,7 @@ impl DeclaredTail {
             options,
             start: own("start").map_or(Ok(Start::default()), |text| start(&text, what))?,
             archive: own("archive"),
+            key: own("key").map_or(vec![], |key| key.split(',').map(|name| name.trim().to_string()).collect()),
             idle: settings.idle_timeout,
             grace: settings.grace,
             on_error: settings.on_error,
@@ -168,7 +174,7 @@ impl DeclaredTail {
                 Arc::new(Placed { inner, table: Arc::clone(table), time: time_column.to_string(), at, grain })
             }
         };
-        Ok(OpenTail { declared: self.clone(), tail, decode, time })
+        Ok(OpenTail { declared: self.clone(), tail, decode, time, keys: None })
     }
 }
 
@@ -215,9 +221,29 @@ pub(crate) struct OpenTail {
     tail: Arc<dyn Tail>,
     decode: Arc<dyn Decode>,
     time: usize,
+    keys: Option<Arc<dyn Keys>>,
 }
 
 impl OpenTail {
+    /// Knows its history's facts by their keys, if there is a key.
+    pub(crate) fn joined_with(mut self, history: &Arc<dyn History>, time_column: &str) -> Result<Self> {
+        if !self.declared.key.is_empty() {
+            let keys = TableKeys::new(history, time_column, self.declared.key.clone(), &self.decode.schema())?;
+            self.keys = Some(Arc::new(keys));
+        }
+        Ok(self)
+    }
+
+    /// The columns that tell its facts from those of its history, where offsets do not.
+    pub(crate) fn key(&self) -> &[String] {
+        &self.declared.key
+    }
+
+    /// How long before its newest fact its history was complete, where offsets do not tell.
+    pub(crate) fn grace(&self) -> Span {
+        self.declared.grace
+    }
+
     pub(crate) fn log(&self) -> &dyn Tail {
         self.tail.as_ref()
     }
@@ -239,6 +265,7 @@ impl OpenTail {
             archive: self.declared.archive.clone(),
             idle: self.declared.idle,
             grace: self.declared.grace,
+            keys: self.keys.clone(),
             on_error: self.declared.on_error,
             malformed: Arc::new(move |malformed| rows(&schema, &name, &of, malformed)),
         }

@@ -158,6 +158,21 @@ pub struct Snapshot {
     pub keepsake: Option<Vec<u8>>,
 }
 
+impl Snapshot {
+    /// The latest event time, as far as is known without opening a file.
+    ///
+    /// Facts beyond `ahead` are bad ones, and move no watermark; of a file that holds some, the earliest is all that is sure.
+    pub fn newest(&self, ahead: EventTime) -> EventTime {
+        let latest = |file: &DataFile| match file.times {
+            Times::Known { min, max, .. } if min <= max => [max, min].into_iter().find(|time| *time <= ahead),
+            _ => None,
+        };
+        let files = self.partitions.iter().flat_map(|p| &p.files).filter_map(latest).max();
+        let starts = || self.partitions.iter().rev().map(|p| p.interval.start).find(|start| *start <= ahead);
+        files.or_else(starts).unwrap_or(EventTime::MIN)
+    }
+}
+
 /// What happened to a history between two versions. Intervals are those of the files' time partitions; `None` is NULL.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {

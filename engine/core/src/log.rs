@@ -92,6 +92,37 @@ pub fn seam(
     Ok(Ok(from))
 }
 
+/// From which event time on facts of a history and of a log are held against each other, where only event times tell what both
+/// have: the history was complete a `grace` before its newest fact, the log may bring facts that are late by `delay`, and once
+/// more the grace makes room for those that the log has later than they happened.
+pub fn overlaps_from(newest: EventTime, grace: Span, delay: Span) -> EventTime {
+    newest.minus(grace).minus(delay).minus(grace)
+}
+
+/// Where to begin in each part of a log that follows a history by event time. `from` are the offsets of the first messages that
+/// were written when the overlap begins, `open` of those when the history was last complete: only a part that has older ones
+/// than these, or all it ever had, is known to reach back into the history.
+pub fn seam_by_time(
+    from: &BTreeMap<Part, i64>,
+    open: &BTreeMap<Part, i64>,
+    log: &LogState,
+    location: &str,
+) -> Result<BTreeMap<Part, i64>> {
+    let begin = |(part, has): (&Part, &Range<i64>)| {
+        let [from, open] = [from, open].map(|offsets| offsets.get(part).copied().unwrap_or(has.start));
+        if has.start > 0 && open <= has.start {
+            return Err(Error::stopped(format!(
+                "{location} has forgotten the messages of part {part} before offset {}, and what it has left was written after the \
+                 history was last known to be complete: nothing shows that no fact is missing between the two. Bring the \
+                 history up to date, keep the log longer, or give a shorter grace",
+                has.start
+            )));
+        }
+        Ok((*part, from.max(has.start)))
+    };
+    log.parts.iter().map(begin).collect()
+}
+
 /// Whether a log can be read on from a position. Parts that came since are begun at their first message.
 pub fn resume(position: &TailPosition, log: &LogState, location: &str) -> Result<BTreeMap<Part, i64>> {
     if let (Some(then), Some(now)) = (&position.id, &log.id)

@@ -40,6 +40,18 @@ pub struct TailPosition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     pub parts: BTreeMap<Part, PartPosition>,
+    /// The log follows a history that has no record of offsets, and is still where both may have the same facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
+}
+
+/// The event times of which facts may be in a history and in its log, where nobody recorded how far the one is in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlap {
+    /// Earlier facts of the log are taken to be in the history.
+    pub from: EventTime,
+    /// No fact of the history is later; once the log promises this much, they overlap no more.
+    pub until: EventTime,
 }
 
 /// Where a source stands in one part.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{cast, max, min};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::runtime::SpawnedTask;
@@ -26,6 +26,7 @@ use watershed_core::tail::{LogRows, LogState, Malformed, Messages, Part, PartPos
 use watershed_core::{Error, EventTime, Result};
 
 use crate::job::{OnError, TailInput};
+use crate::overlap::KnownFacts;
 
 /// Chunks that wait between the task and the queues, and that are being decoded.
 const AHEAD: usize = 4;
@@ -51,6 +52,8 @@ pub(crate) struct Feed {
     id: Option<String>,
     /// What was promised before the log was read.
     floor: EventTime,
+    /// Facts that the history has already, while there may be some.
+    known: Option<KnownFacts>,
     /// The log as it was last looked at.
     log: Arc<Mutex<LogState>>,
     /// When it was last asked for rows.
@@ -99,11 +102,13 @@ pub(crate) struct Taken {
     /// The earliest and latest event time among the rows.
     pub(crate) times: Option<(EventTime, EventTime)>,
     pub(crate) timeless: bool,
+    /// Facts that the history has already: there is more behind them, and how far they go is to be on record.
+    passed: bool,
 }
 
 impl Taken {
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.malformed.is_empty()
+        self.rows.is_empty() && self.malformed.is_empty() && !self.passed
     }
 }
 
@@ -114,6 +119,7 @@ impl Feed {
         position: TailPosition,
         log: LogState,
         floor: EventTime,
+        known: Option<KnownFacts>,
     ) -> Result<Feed> {
         let from: BTreeMap<Part, i64> = position.parts.iter().map(|(part, at)| (*part, at.next)).collect();
         let reader = input.tail.read(&from).await?;
@@ -127,9 +133,9 @@ impl Feed {
         let (commands, receive_commands) = mpsc::unbounded_channel();
         let pump = SpawnedTask::spawn(pump(input.clone(), reader, receive_commands, send_chunks));
         let id = log.id.clone();
-        let known: BTreeSet<Part> = log.parts.keys().copied().collect();
+        let parts_known: BTreeSet<Part> = log.parts.keys().copied().collect();
         let log = Arc::new(Mutex::new(log));
-        let look = SpawnedTask::spawn(look(input.clone(), Arc::clone(&log), known, commands.clone()));
+        let look = SpawnedTask::spawn(look(input.clone(), Arc::clone(&log), parts_known, commands.clone()));
         Ok(Feed {
             input: input.clone(),
             chunks,
@@ -138,6 +144,7 @@ impl Feed {
             held: BTreeSet::new(),
             id,
             floor,
+            known,
             log,
             polled: None,
             _pump: pump,
@@ -147,7 +154,8 @@ impl Feed {
 
     pub(crate) fn position(&self) -> TailPosition {
         let parts = self.parts.iter().map(|(part, state)| (*part, state.position)).collect();
-        TailPosition { id: self.id.clone(), parts }
+        let overlap = self.known.as_ref().map(|known| known.overlap);
+        TailPosition { id: self.id.clone(), parts, overlap }
     }
 
     /// No unread fact is earlier, but for the declared delay.
@@ -206,14 +214,25 @@ impl Feed {
                 (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
                 (a, b) => a.or(b),
             };
-            if chunk.rows.rows.num_rows() > 0 {
-                taken.rows.push(chunk.rows);
+            let of_chunk = chunk.rows.rows.num_rows();
+            let rows = match &mut self.known {
+                Some(known) => known.unknown(chunk.rows)?,
+                None => chunk.rows,
+            };
+            taken.passed |= rows.rows.num_rows() < of_chunk;
+            if rows.rows.num_rows() > 0 {
+                taken.rows.push(rows);
             }
             if !chunk.malformed.offsets.is_empty() {
                 taken.malformed.push(chunk.malformed);
             }
         }
         self.hold();
+        let promise = self.promise();
+        if let Some(known) = self.known.take_if(|known| promise > known.overlap.until) {
+            let (log, passed) = (self.input.tail.location(), known.passed);
+            tracing::info!(log, passed, "the log is past what the history has; facts of both were passed over");
+        }
         Ok(taken)
     }
 
@@ -281,7 +300,7 @@ fn ended() -> Error {
 fn newest(chunk: &Chunk, time: usize, ahead: EventTime) -> Result<Option<EventTime>> {
     match chunk.times {
         Some((_, latest)) if latest > ahead => {
-            let times = micros(&chunk.rows, time)?;
+            let times = micros(chunk.rows.rows.column(time))?;
             let times = times.as_primitive::<TimestampMicrosecondType>();
             Ok(times.iter().flatten().filter(|t| *t <= ahead.0).max().map(EventTime))
         }
@@ -289,8 +308,7 @@ fn newest(chunk: &Chunk, time: usize, ahead: EventTime) -> Result<Option<EventTi
     }
 }
 
-fn micros(rows: &LogRows, time: usize) -> Result<arrow::array::ArrayRef> {
-    let column = rows.rows.column(time);
+pub(crate) fn micros(column: &ArrayRef) -> Result<ArrayRef> {
     let zone = match column.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
         other => return Err(Error::bug(format!("the event time of a log is {other}"))),
@@ -395,7 +413,7 @@ fn chunk(input: &TailInput, messages: &Messages) -> Result<Chunk> {
         rows: decoded.rows,
         offsets: decoded.offsets,
     };
-    let times = micros(&rows, input.time)?;
+    let times = micros(rows.rows.column(input.time))?;
     let times = times.as_primitive::<TimestampMicrosecondType>();
     Ok(Chunk {
         part: messages.part,

@@ -98,9 +98,21 @@ pub struct TailInput {
     pub idle: Span,
     /// How long before its newest fact a history is open, where its writer did not record how far each part got.
     pub grace: Span,
+    /// By these the facts are known that the history has too, where its writer did not record any offsets.
+    pub keys: Option<Arc<dyn Keys>>,
     pub on_error: OnError,
     /// Messages that no fact could be made of, as rows of the table of rejected rows.
     pub malformed: Arc<ToRows>,
+}
+
+/// The columns that tell facts apart, of a source whose history and log are joined by event time.
+#[async_trait]
+pub trait Keys: Send + Sync {
+    /// Their names.
+    fn columns(&self) -> &[String];
+
+    /// Those of the facts of a history from a time on, typed as the log's, and behind them the event time.
+    async fn of(&self, facts: &Snapshot, from: EventTime) -> Result<SendableRecordBatchStream>;
 }
 
 /// Makes rows of the table of rejected rows.

@@ -16,6 +16,7 @@
 //! * [`job`]: what a run is given.
 //! * [`sources`]: pinned histories, logs, and the steps over them.
 //! * [`feed`]: a log being read.
+//! * [`overlap`]: facts that a history and its log both have, where only event times and keys tell.
 //! * [`read`]: which files a position says have been read.
 //! * [`preview`]: the steps that a run would do.
 //! * [`fragment`]: a step's files, bound and running.
@@ -36,6 +37,8 @@ pub mod job;
 pub(crate) mod sources;
 
 pub(crate) mod feed;
+
+pub(crate) mod overlap;
 
 pub mod read;
 
@@ -66,7 +69,7 @@ pub mod record;
 pub mod progress;
 
 pub use fragment::scanned_bytes;
-pub use job::{Context, Early, Finish, Fragment, Goal, Graph, Input, Job, Recompute, Stage, TailInput};
+pub use job::{Context, Early, Finish, Fragment, Goal, Graph, Input, Job, Keys, Recompute, Stage, TailInput};
 pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
 pub use read::read_so_far;

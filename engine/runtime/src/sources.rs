@@ -132,8 +132,8 @@ impl Sources {
         let mut pinned = vec![];
         for input in inputs {
             let before = positions.get(&input.name).cloned().unwrap_or_default();
-            if let Some(tail) = &before.tail {
-                let feed = logs::resume(&input, tail, watermark).await?;
+            if before.tail.is_some() {
+                let feed = logs::resume(&input, &before, watermark, checkpoints).await?;
                 let snapshot = logs::behind(&before);
                 pinned.push(Pinned { feed, goes_on: Some(EventTime::MIN), ..Pinned::new(input, snapshot, before) });
                 continue;

@@ -14,7 +14,7 @@ use datafusion::logical_expr::lit;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use watershed_core::epoch::Manifest;
-use watershed_core::history::{DataFile, DeletedRows, Layout, Times};
+use watershed_core::history::{DataFile, DeletedRows, History, Layout, Snapshot, Times};
 use watershed_core::scan::ScanFile;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
@@ -158,8 +158,27 @@ impl Facts {
     }
 }
 
+/// The facts of a version of a history whose event times lie in an interval, less the rows that are marked as deleted.
+pub(crate) async fn facts_of(
+    history: &dyn History,
+    snapshot: &Snapshot,
+    time_column: &str,
+    between: Interval,
+) -> Result<Arc<dyn TableProvider>> {
+    let wanted = |file: &&DataFile| match file.times {
+        Times::Known { min, max, .. } => min < between.end && max >= between.start,
+        Times::Unknown => true,
+    };
+    let all = snapshot.timeless.iter().chain(snapshot.partitions.iter().flat_map(|p| &p.files));
+    let files: Vec<DataFile> = all.filter(wanted).cloned().collect();
+    let deleted = history.deleted(&files).await?;
+    let scan = |(file, deleted): (DataFile, _)| ScanFile { range: file.range, file, deleted };
+    let files = files.into_iter().zip(deleted).map(scan).collect();
+    facts_between(history.layout().clone(), files, time_column, between)
+}
+
 /// The rows of some files whose event times lie in an interval.
-pub(crate) fn facts_between(
+fn facts_between(
     layout: Layout,
     files: Vec<ScanFile>,
     time_column: &str,

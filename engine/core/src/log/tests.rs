@@ -59,9 +59,20 @@ fn the_seam_follows_what_was_archived() {
 }
 
 #[test]
+fn where_only_times_tell_the_log_has_to_reach_back_into_the_history() {
+    let from = BTreeMap::from([(0, 12), (1, 0), (2, 7)]);
+    let open = BTreeMap::from([(0, 15), (1, 0), (2, 7)]);
+    let begin = seam_by_time(&from, &open, &log(&[(0, 10..20), (1, 0..7)]), "l").unwrap();
+    assert_eq!(begin, BTreeMap::from([(0, 12), (1, 0)]));
+    let text = seam_by_time(&from, &open, &log(&[(0, 10..20), (2, 7..9)]), "l").unwrap_err().to_string();
+    assert!(text.contains("part 2 before offset 7"), "{text}");
+    assert_eq!(overlaps_from(EventTime(100), Span(20), Span(5)), EventTime(55));
+}
+
+#[test]
 fn a_job_reads_on_where_it_stood_or_not_at_all() {
     let stands = |next| PartPosition { next, newest: None };
-    let position = TailPosition { id: Some("a".into()), parts: BTreeMap::from([(0, stands(10))]) };
+    let position = TailPosition { id: Some("a".into()), parts: BTreeMap::from([(0, stands(10))]), overlap: None };
     assert_eq!(resume(&position, &log(&[(0, 10..10), (1, 3..9)]), "l").unwrap(), BTreeMap::from([(0, 10), (1, 3)]));
     let forgotten = resume(&position, &log(&[(0, 12..20)]), "l").unwrap_err().to_string();
     assert!(forgotten.contains("offsets 10 to 11 of part 0 are gone"), "{forgotten}");

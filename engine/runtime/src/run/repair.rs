@@ -53,7 +53,7 @@ impl Repairer {
         for input in &self.inputs {
             let snapshot = input.history.pin(None).await?;
             if let Some((tail, needs)) = input.tail.as_ref().zip(needs.get(&input.name)) {
-                let has = archived(tail, input, &snapshot).await?;
+                let Some(has) = archived(tail, input, &snapshot).await? else { return Ok(None) };
                 let has = has.parts.iter().map(|(part, at)| (*part, at.next)).collect();
                 if !covers(&has, needs) {
                     return Ok(None);

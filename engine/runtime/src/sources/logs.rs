@@ -11,17 +11,19 @@
 use std::collections::BTreeMap;
 
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, Records, Snapshot, Times, Version};
+use watershed_core::history::{Records, Snapshot, Version};
 use watershed_core::log::{self, STEP};
 use watershed_core::sink::Archived;
 use watershed_core::slice;
 use watershed_core::tail::{LogState, PartPosition, Start, TailPosition};
 use watershed_core::{Error, EventTime, Result};
 
-use super::pin::Pinned;
+use super::pin::{Pinned, pin_at};
 use super::{Next, Sources, Step};
+use crate::checkpoint::Checkpoints;
 use crate::feed::{Feed, Taken};
 use crate::job::{Input, OnError, TailInput};
+use crate::overlap::KnownFacts;
 
 /// Bytes of messages in a step: about what is in memory of a log at a time.
 const STEP_BYTES: u64 = 8 << 20;
@@ -75,13 +77,22 @@ impl Sources {
         let pinned = &mut self.inputs[i];
         let Some(tail) = pinned.input.tail.clone() else { return Ok(()) };
         let state = tail.tail.look().await?;
+        let mut known = None;
         let from = match pinned.history_is_empty().await? {
             true => Ok(begin(&tail, &state).await?),
-            false => {
-                let archived = archived(&tail, &pinned.input, &pinned.snapshot).await?;
-                let parts = archived.parts.iter().map(|(part, at)| (*part, at.next - 1)).collect();
-                log::seam(&parts, &state, tail.tail.location())?.map(|from| with_times(from, &archived))
-            }
+            false => match archived(&tail, &pinned.input, &pinned.snapshot).await? {
+                Some(archived) => {
+                    let parts = archived.parts.iter().map(|(part, at)| (*part, at.next - 1)).collect();
+                    log::seam(&parts, &state, tail.tail.location())?.map(|from| with_times(from, &archived))
+                }
+                None => {
+                    let newest = pinned.snapshot.newest(self.ahead);
+                    let overlaps_from = log::overlaps_from(newest, tail.grace, pinned.input.delay);
+                    let position = by_time(&tail, &state, newest, overlaps_from).await?;
+                    known = Some(KnownFacts::read(&tail, &pinned.snapshot, overlaps_from, self.ahead).await?);
+                    Ok(position)
+                }
+            },
         };
         match from {
             Ok(position) => {
@@ -92,7 +103,7 @@ impl Sources {
                     offsets = ?position.parts.iter().map(|(part, at)| (*part, at.next)).collect::<BTreeMap<_, _>>(),
                     "the history is read, and the log is gone on with"
                 );
-                let feed = Feed::open(&tail, position, state, floor).await?;
+                let feed = Feed::open(&tail, position, state, floor, known).await?;
                 let pinned = &mut self.inputs[i];
                 // What was read is not looked at again.
                 pinned.snapshot.partitions.clear();
@@ -194,8 +205,13 @@ impl Pinned {
 }
 
 /// Goes on in a log where a position stands.
-pub(super) async fn resume(input: &Input, position: &TailPosition, watermark: EventTime) -> Result<Option<Feed>> {
-    let Some(tail) = &input.tail else { return Ok(None) };
+pub(super) async fn resume(
+    input: &Input,
+    before: &Position,
+    watermark: EventTime,
+    checkpoints: &Checkpoints,
+) -> Result<Option<Feed>> {
+    let (Some(tail), Some(position)) = (&input.tail, &before.tail) else { return Ok(None) };
     let state = tail.tail.look().await?;
     let from = log::resume(position, &state, tail.tail.location())?;
     let part = |(part, next)| {
@@ -203,35 +219,47 @@ pub(super) async fn resume(input: &Input, position: &TailPosition, watermark: Ev
         (part, PartPosition { next, newest })
     };
     let id = position.id.clone().or_else(|| state.id.clone());
-    let position = TailPosition { id, parts: from.into_iter().map(part).collect() };
-    Ok(Some(Feed::open(tail, position, state, watermark.plus(input.delay)).await?))
+    let known = match position.overlap {
+        Some(overlap) => {
+            let facts = pin_at(input, before, checkpoints).await?;
+            Some(KnownFacts::read(tail, &facts, overlap.from, overlap.until).await?)
+        }
+        None => None,
+    };
+    let position = TailPosition { id, parts: from.into_iter().map(part).collect(), overlap: position.overlap };
+    Ok(Some(Feed::open(tail, position, state, watermark.plus(input.delay), known).await?))
 }
 
 /// Up to which event time a source that goes on in a log may promise anything while it reads its history: each part of the
 /// log is in it up to some fact, and the part that lags most holds the promise back.
 pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot, ahead: EventTime) -> Result<Option<EventTime>> {
     if input.follow {
-        return Ok(Some(newest_of(snapshot, ahead)));
+        return Ok(Some(snapshot.newest(ahead)));
     }
     let Some(tail) = &input.tail else { return Ok(None) };
     if snapshot.partitions.is_empty() && snapshot.timeless.is_empty() {
         return Ok(Some(EventTime::MIN));
     }
     let archived = archived(tail, input, snapshot).await?;
-    let times: Option<Vec<EventTime>> = archived.parts.values().map(|part| part.newest).collect();
-    let recorded = times.and_then(|times| times.into_iter().min());
-    Ok(Some(recorded.unwrap_or_else(|| newest_of(snapshot, ahead).minus(tail.grace))))
+    let times = archived.map(|archived| archived.parts.values().map(|part| part.newest).collect::<Option<Vec<_>>>());
+    let recorded = times.flatten().and_then(|times| times.into_iter().min());
+    Ok(Some(recorded.unwrap_or_else(|| snapshot.newest(ahead).minus(tail.grace))))
 }
 
-/// How far each part of the log is in a version of the history, `next` being what follows.
-pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<TailPosition> {
+/// How far each part of the log is in a version of the history, `next` being what follows; `None` if that is not on record, and
+/// facts are to be known by their keys.
+pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<Option<TailPosition>> {
     let location = &input.history.layout().location;
     let records: Records = input.history.records(&snapshot.version).await?;
     let Some((name, parts)) = log::archive(&records, tail.archive.as_deref(), location)? else {
+        if tail.keys.is_some() {
+            return Ok(None);
+        }
         return Err(Error::input(format!(
             "source {}: {location} has no record of how far {} is in it, so where the two meet is not known. Whoever writes it \
              has to record offsets: `INSERT INTO … SELECT … FROM` a source of the log does, and so does kafka-delta-ingest (txn \
-             actions called NAME-PART); or read history and log as two sources",
+             actions called NAME-PART). Or join them by event time, which is weaker: name the columns that tell facts apart, WITH \
+             (key = 'id')",
             input.name,
             tail.tail.location()
         )));
@@ -240,7 +268,21 @@ pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapsho
         let newest = records.newest.get(&Archived::application(&name, part)).copied();
         (part, PartPosition { next: last + 1, newest })
     };
-    Ok(TailPosition { id: None, parts: parts.into_iter().map(part).collect() })
+    Ok(Some(TailPosition { parts: parts.into_iter().map(part).collect(), ..TailPosition::default() }))
+}
+
+/// Where a log is begun whose history has no record of it.
+async fn by_time(
+    tail: &TailInput,
+    state: &LogState,
+    newest: EventTime,
+    overlaps_from: EventTime,
+) -> Result<TailPosition> {
+    let from = tail.tail.at_time(overlaps_from).await?;
+    let open = tail.tail.at_time(newest.minus(tail.grace)).await?;
+    let from = log::seam_by_time(&from, &open, state, tail.tail.location())?;
+    let part = |(part, next)| (part, PartPosition { next, newest: None });
+    Ok(TailPosition { parts: from.into_iter().map(part).collect(), ..TailPosition::default() })
 }
 
 fn with_times(from: BTreeMap<i32, i64>, archived: &TailPosition) -> TailPosition {
@@ -248,20 +290,7 @@ fn with_times(from: BTreeMap<i32, i64>, archived: &TailPosition) -> TailPosition
         let newest = archived.parts.get(&part).and_then(|at| at.newest);
         (part, PartPosition { next, newest })
     };
-    TailPosition { id: None, parts: from.into_iter().map(part).collect() }
-}
-
-/// The latest event time in a history, as far as is known without opening a file.
-///
-/// Facts beyond `ahead` are bad ones, and move no watermark; of a file that holds some, the earliest is all that is sure.
-fn newest_of(snapshot: &Snapshot, ahead: EventTime) -> EventTime {
-    let latest = |file: &DataFile| match file.times {
-        Times::Known { min, max, .. } if min <= max => [max, min].into_iter().find(|time| *time <= ahead),
-        _ => None,
-    };
-    let files = snapshot.partitions.iter().flat_map(|p| &p.files).filter_map(latest).max();
-    let starts = || snapshot.partitions.iter().rev().map(|p| p.interval.start).find(|start| *start <= ahead);
-    files.or_else(starts).unwrap_or(EventTime::MIN)
+    TailPosition { parts: from.into_iter().map(part).collect(), ..TailPosition::default() }
 }
 
 /// Where a log without a history begins.
@@ -291,7 +320,7 @@ async fn begin(tail: &TailInput, state: &LogState) -> Result<TailPosition> {
             state.parts.iter().map(next).collect()
         }
     };
-    Ok(TailPosition { id: state.id.clone(), parts })
+    Ok(TailPosition { id: state.id.clone(), parts, overlap: None })
 }
 
 /// What a source is pinned at that reads its log only.

@@ -1,0 +1,104 @@
+//! A table whose writer recorded no offsets, and its log: the two are joined by event time, and what both have is known by a key.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use super::broker::Broker;
+use super::world::{HOUR, Hours, Ride, World, hours, rides};
+use crate::binary::all_said;
+use crate::oracle::facts::Dice;
+
+const JOINED: &str = "
+CREATE SOURCE joined (WATERMARK FOR at AS at - INTERVAL '10 minutes')
+WITH (lake = '${DIR}/foreign', tail = '${TOPIC}', format = 'json', key = 'n');
+";
+
+const VIEW: &str = "
+CREATE MATERIALIZED VIEW hourly WITH (location = '${DIR}/hourly') AS
+SELECT window_start, city, count(*) AS rides, sum(km) AS km
+FROM TUMBLE(joined, at, INTERVAL '1 hour') GROUP BY window_start, city;
+";
+
+const EVERY: &str = "
+CREATE TABLE every (at TIMESTAMP, city VARCHAR, km BIGINT, n BIGINT);
+INSERT INTO every SELECT at, city, km, n FROM joined;
+";
+
+/// A world whose table has the first rides, and of its last forty minutes only some; the log has what was written since `begins`.
+fn world<'a>(broker: &'a Broker, topic: &str, dice: &mut Dice, all: &[Ride], begins: i64) -> World<'a> {
+    let world = World::new(broker, topic, 2);
+    let newest = all[all.len() * 6 / 10].at;
+    let has = |ride: &&Ride| ride.at < newest - 2400 || (ride.at <= newest && dice.chance(500));
+    let line = |ride: &Ride| {
+        let at = chrono::DateTime::from_timestamp(ride.at, 0).unwrap().format("%Y-%m-%dT%H:%M:%S");
+        format!("{at},c{},{},{}\n", ride.city, ride.km, ride.n)
+    };
+    let lines: String = all.iter().filter(has).map(line).collect();
+    fs::write(world.dir.path().join("rides.csv"), format!("at,city,km,n\n{lines}")).unwrap();
+    let load = ["load", "rides.csv", "--into", "foreign", "--time-column", "at", "--partition-by", "day"];
+    let out = world.command(&load).output().unwrap();
+    assert!(out.status.success(), "{}", all_said(&out));
+    log(&world, all.iter().filter(|ride| ride.at >= begins));
+    world
+}
+
+/// Messages that were written a little after the rides.
+fn log<'a>(world: &World<'_>, rides: impl Iterator<Item = &'a Ride>) {
+    let message = |ride: &Ride| {
+        let (part, key, payload, _) = ride.message(2);
+        (part, key, payload, Some(ride.at * 1000 + (ride.n % 7) as i64 * 100))
+    };
+    world.broker.produce(&world.topic, rides.map(message));
+}
+
+fn every(world: &World<'_>) -> Vec<String> {
+    world.query("SELECT count(*), count(DISTINCT n) FROM every")
+}
+
+#[test]
+fn facts_of_both_are_told_by_their_keys() {
+    let Some(broker) = Broker::shared() else { return };
+    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(61);
+    for case in 0..2 {
+        println!("seed {seed}, case {case}");
+        let mut dice = Dice::new(seed + case);
+        let all = rides(seed + case, 0..3_000, 30);
+        let (first, rest) = all.split_at(2_000);
+        let begins = first[0].at + dice.below(6) as i64 * HOUR;
+        let world = world(broker, &format!("by_time_{case}"), &mut dice, first, begins);
+        for from in (0..rest.len()).step_by(250) {
+            let mut job = world.start(&[JOINED, VIEW], &["--commit-interval", "20 ms"]);
+            thread::sleep(Duration::from_millis(dice.below(600)));
+            log(&world, rest[from..from + 250].iter());
+            thread::sleep(Duration::from_millis(dice.below(200)));
+            assert!(job.try_wait().unwrap().is_none(), "seed {seed}, case {case}: it ended by itself");
+            job.kill().unwrap();
+            job.wait().unwrap();
+        }
+        world.run(&[JOINED, VIEW], &["--final"]);
+        let found: Hours = world.hourly();
+        assert_eq!(found, hours(&all), "seed {seed}, case {case}");
+        assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0, "seed {seed}, case {case}");
+        // Without windows there is nothing that would tell a fact which comes twice.
+        world.run(&[JOINED, EVERY], &["--commit-interval", "0 s"]);
+        assert_eq!(every(&world), ["3000,3000"], "seed {seed}, case {case}");
+    }
+}
+
+#[test]
+fn a_log_that_does_not_reach_back_into_the_table_is_refused() {
+    let Some(broker) = Broker::shared() else { return };
+    let all = rides(63, 0..1_000, 30);
+    let world = world(broker, "by_time_refused", &mut Dice::new(63), &all, all[0].at);
+    let said = world.run(&[JOINED, "EXPLAIN HANDOVER joined;"], &[]);
+    assert!(said.contains("joined by event time") && said.contains("known by n. This is weaker"), "{said}");
+    for (part, (_, end)) in broker.ends("by_time_refused").into_iter().enumerate() {
+        broker.delete_records("by_time_refused", part as i32, end - 10);
+    }
+    let said = world.refused(&[JOINED, VIEW], &[]);
+    assert!(said.contains("nothing shows that no fact is missing between the two"), "{said}");
+    let other = JOINED.replace("CREATE", "CREATE OR REPLACE").replace("key = 'n'", "key = 'm'");
+    let said = world.refused(&[&other, VIEW], &[]);
+    assert!(said.contains("there is no column m, but at, city, km, n"), "{said}");
+}
