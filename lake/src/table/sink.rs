@@ -218,16 +218,16 @@ impl DeltaSink {
         if least == 0 || !due {
             return Ok(());
         }
-        self.compact(&|_| least).await
+        self.compact(&|_| least, upkeep::all_cores()).await
     }
 
     fn compaction(&self) -> CompactOptions {
         CompactOptions { target_file_size: self.options.target_file_size, ..CompactOptions::default() }
     }
 
-    async fn compact(&self, least: &(dyn Fn(&Key) -> usize + Sync)) -> Result<()> {
+    async fn compact(&self, least: &(dyn Fn(&Key) -> usize + Sync), at_once: usize) -> Result<()> {
         let (options, clock) = (self.compaction(), self.clock.as_ref());
-        let done = upkeep::compact_where(&self.place, &self.location, options, least, clock).await?;
+        let done = upkeep::compact_where(&self.place, &self.location, options, least, at_once, clock).await?;
         if let Some(version) = done.version {
             let (files, new_files) = (done.files, done.new_files);
             tracing::info!(table = self.location, version, files, new_files, "small files put together");
@@ -367,7 +367,8 @@ impl Sink for DeltaSink {
         let files = self.options.compact_files;
         let Some(open) = self.shape_up.due(files) else { return Ok(()) };
         let least = |partition: &Key| if open.contains(partition) { files.saturating_mul(OPEN) } else { files };
-        self.compact(&least).await
+        // Beside a job there is memory for one at a time.
+        self.compact(&least, 1).await
     }
 
     async fn verify(&self, prepared: &PreparedCommit) -> Result<()> {

@@ -79,15 +79,22 @@ pub struct Compacted {
 
 /// Compacts a table.
 pub async fn compact(stores: &Stores, location: &str, options: CompactOptions, clock: &dyn Clock) -> Result<Compacted> {
-    compact_where(&stores.open(location)?, location, options, &|_| 0, clock).await
+    compact_where(&stores.open(location)?, location, options, &|_| 0, all_cores(), clock).await
 }
 
-/// Compacts those partitions of a table that have a file to be rewritten for its marks, or at least so many small ones.
+/// Bins that are rewritten at once where nothing else goes on: each has an encoder, which is a task of its own.
+pub(crate) fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_BINS)
+}
+
+/// Compacts those partitions of a table that have a file to be rewritten for its marks, or at least so many small ones. `at_once`
+/// bins are rewritten side by side, each of which holds row groups in memory.
 pub(crate) async fn compact_where(
     place: &Place,
     location: &str,
     options: CompactOptions,
     least: &(dyn Fn(&Key) -> usize + Sync),
+    at_once: usize,
     clock: &dyn Clock,
 ) -> Result<Compacted> {
     let none = || Error::input(format!("{location} is not a Delta table: it has no _delta_log"));
@@ -114,8 +121,6 @@ pub(crate) async fn compact_where(
         let (encoding, order) = (&encoding, options.order.as_ref());
         async move { rewrite(place, encoding, &files, order).await }
     });
-    // Each has an encoder, which is a task of its own.
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_BINS);
     let rewritten: Vec<Rewritten> = futures::stream::iter(rewriting).buffered(at_once).try_collect().await?;
     let (id, version) = (state.metadata.id.clone(), state.version);
     let curve = match &options.order {

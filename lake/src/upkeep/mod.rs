@@ -32,8 +32,8 @@ mod vacuum;
 
 mod entries;
 
-pub(crate) use compact::compact_where;
 pub use compact::{CompactOptions, Compacted, compact};
+pub(crate) use compact::{all_cores, compact_where};
 pub use entries::CleanedLog;
 pub use order::RowOrder;
 pub use vacuum::{Pin, Pins, UnneededFile, VacuumOptions, Vacuumed, vacuum};
