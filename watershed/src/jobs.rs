@@ -10,6 +10,7 @@
 //! * [`result`]: the table that a job fills.
 //! * [`topic`]: the topic that a sink fills.
 //! * [`outlet`]: where the rows of a sink go, into a topic or elsewhere.
+//! * [`explain`]: a job in words.
 //! * [`made`]: catalog and tables written, the job put together and run.
 //!
 //! Invariant: what a job computes is fixed by its catalog entry (statement, the views it goes through, `from`); settings of
@@ -21,8 +22,11 @@ mod topic;
 
 mod outlet;
 
+mod explain;
+
 mod made;
 
+pub(crate) use explain::explain;
 pub(crate) use made::{make, of_job, run};
 pub(crate) use outlet::{prints_rows, what_stays};
 
@@ -32,7 +36,7 @@ use watershed_core::error::Place;
 use watershed_core::settings::{Late, Settings};
 use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
-use watershed_lake::{Create, DeltaSink, PartitionBy, SinkOptions, TableSpec};
+use watershed_lake::{Create, DeltaSink, SinkOptions, TableSpec};
 use watershed_plan::{LowerOptions, Lowered, Parsed, Query, Statement};
 use watershed_runtime::Early;
 
@@ -239,27 +243,6 @@ fn archive(asked: &Asked<'_>, lowered: &Lowered, known: &Known, place: Place) ->
         Some(name) => Ok(Some(name.to_string())),
         None => Ok(is_one.then(|| asked.name.clone())),
     }
-}
-
-/// A job's plan in words; of a plain query, DataFusion's.
-pub(crate) async fn explain(session: &Session<'_>, parsed: &Parsed) -> Result<String> {
-    if let Statement::Query(query) = &parsed.statement {
-        let settings = session.layers.settings()?;
-        let known = relations::batch(session.engine, &session.entries, &session.layers, &settings, query).await?;
-        let plan = known.planner.batch(query).await?.into_optimized_plan().map_err(crate::batch::in_query)?;
-        return Ok(format!("batch query\n{}", plan.display_indent()));
-    }
-    let asked = asked(session, parsed)?;
-    let settings = session.layers.resolve(&asked.with.settings)?;
-    let (_, lowered) = lower(session, &asked, &settings, session.engine.clock().now()).await?;
-    if asked.kind == Kind::Sink {
-        let outlet = Outlet::of(session.engine, &asked, &lowered).map_err(|e| at(e, parsed.at))?;
-        return Ok(format!("{} {}\n{}{outlet}\n", asked.kind, asked.name, watershed_plan::explain(&lowered)));
-    }
-    let table = table_spec(&asked, &lowered, None, parsed.at)?;
-    let by: Vec<String> = table.partition_by.iter().map(PartitionBy::to_string).collect();
-    let by = if by.is_empty() { String::new() } else { format!("table: partitioned by {}\n", by.join(", ")) };
-    Ok(format!("{} {}\n{}{by}", asked.kind, asked.name, watershed_plan::explain(&lowered)))
 }
 
 /// A statement's kind as the catalog has it.

@@ -93,6 +93,11 @@ fn a_log_that_does_not_reach_back_into_the_table_is_refused() {
     let world = world(broker, "by_time_refused", &mut Dice::new(63), &all, all[0].at);
     let said = world.run(&[JOINED, "EXPLAIN HANDOVER joined;"], &[]);
     assert!(said.contains("joined by event time") && said.contains("known by n. This is weaker"), "{said}");
+    let said = world.run(&[JOINED, "EXPLAIN", VIEW], &[]);
+    assert!(
+        said.contains("by event time and the key n, which is weaker") && said.contains("late facts: kept"),
+        "{said}"
+    );
     for (part, (_, end)) in broker.ends("by_time_refused").into_iter().enumerate() {
         broker.delete_records("by_time_refused", part as i32, end - 10);
     }
