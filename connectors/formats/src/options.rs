@@ -78,6 +78,8 @@ pub fn is_option(name: &str) -> bool {
 /// A format with options that are its own.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
+    /// As the user names it.
+    pub(crate) name: &'a str,
     pub(crate) format: Format,
     values: &'a BTreeMap<String, String>,
 }
@@ -101,7 +103,7 @@ impl<'a> Options<'a> {
                 let hint = nearest(option, &shown);
                 Err(Error::input(format!("unknown option {option} of format '{name}'; {hint}")))
             }
-            None => Ok(Options { format: *format, values: &given.options }),
+            None => Ok(Options { name, format: *format, values: &given.options }),
         }
     }
 
