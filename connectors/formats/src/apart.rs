@@ -79,7 +79,8 @@ pub(crate) fn read_apart(fields: &Fields, messages: &[usize], attempt: &Attempt<
 
 /// What groups of messages gave that were read each in its own way, in the order of the messages, beside those that were
 /// malformed before.
-pub(crate) fn together(fields: &Fields, mut all: Vec<Read>, mut malformed: Vec<(usize, String)>) -> Result<Read> {
+pub(crate) fn together(fields: &Fields, mut all: Vec<Read>, malformed: Vec<(usize, String)>) -> Result<Read> {
+    let mut malformed: Vec<_> = malformed.into_iter().map(|(message, reason)| (message, brief(reason))).collect();
     for read in &mut all {
         malformed.append(&mut read.malformed);
     }
