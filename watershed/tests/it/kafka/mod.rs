@@ -2,6 +2,8 @@
 
 pub(crate) mod broker;
 
+mod debezium;
+
 mod history_and_log;
 
 mod kills;
