@@ -19,16 +19,33 @@ const PARTITIONS: i32 = 3;
 
 const KEYS: u64 = 300;
 
-const MIRROR: &str = "
+const CHANGES: &str = "
 CREATE SOURCE customers_changes (
     id BIGINT, name VARCHAR, balance DECIMAL(12, 2), seen TIMESTAMP, _op VARCHAR, _changed_at TIMESTAMP, _offset BIGINT,
     WATERMARK FOR _changed_at AS _changed_at
 ) WITH (tail = '${TOPIC}', format = 'debezium-json', debezium.timestamp = 'us', debezium.decimal = 'precise');
+";
+
+const MIRROR: &str = "
 CREATE TABLE customers (
     id BIGINT, name VARCHAR, balance DECIMAL(12, 2), seen TIMESTAMP, version BIGINT, PRIMARY KEY (id)
 ) WITH (location = '${DIR}/customers', sequence_by = 'version');
 INSERT INTO customers WITH (operation = '_op')
 SELECT id, name, balance, seen, _offset, _op FROM customers_changes;
+";
+
+const ARCHIVE: &str = "
+CREATE TABLE kept (
+    id BIGINT, name VARCHAR, balance DECIMAL(12, 2), seen TIMESTAMP, _op VARCHAR, _changed_at TIMESTAMP, _offset BIGINT
+) WITH (location = '${DIR}/kept', partition_by = 'day(_changed_at)');
+INSERT INTO kept SELECT id, name, balance, seen, _op, _changed_at, _offset FROM customers_changes;
+";
+
+/// The changes that are archived, and those behind them in the log.
+const ALL_CHANGES: &str = "
+CREATE SOURCE customers_changes (WATERMARK FOR _changed_at AS _changed_at) WITH (
+    lake = '${DIR}/kept', tail = '${TOPIC}', format = 'debezium-json', debezium.timestamp = 'us', debezium.decimal = 'precise'
+);
 ";
 
 /// A row of the table: name, balance in hundredths, and when it was seen, in microseconds since 1970.
@@ -153,10 +170,10 @@ fn a_table_that_is_mirrored_is_the_same_after_kills() {
     (0..KEYS as i64 / 2).for_each(|id| database.insert(id, "r", &mut snapshot));
     broker.produce("customers_changed", snapshot);
     let often = ["--commit-interval", "20 ms"];
-    world.run(&[MIRROR], &often);
+    world.run(&[CHANGES, MIRROR], &often);
     assert_eq!(mirrored(&world), database.rows, "seed {seed}: the snapshot");
     for round in 1..=rounds() {
-        let mut mirror = world.start(&[MIRROR], &often);
+        let mut mirror = world.start(&[CHANGES, MIRROR], &often);
         for _ in 0..4 {
             broker.produce("customers_changed", database.changes(250));
             thread::sleep(Duration::from_millis(dice.below(200)));
@@ -168,7 +185,7 @@ fn a_table_that_is_mirrored_is_the_same_after_kills() {
         mirror.kill().unwrap();
         mirror.wait().unwrap();
     }
-    world.run(&[MIRROR], &often);
+    world.run(&[CHANGES, MIRROR], &often);
     assert_eq!(mirrored(&world), database.rows, "seed {seed}");
 
     // What is no change of a row is kept, and the next one counts.
@@ -176,7 +193,7 @@ fn a_table_that_is_mirrored_is_the_same_after_kills() {
     let odd = [truncated, "{}".to_string()].map(|text| (0, None, Some(text.into_bytes()), None));
     broker.produce("customers_changed", odd);
     broker.produce("customers_changed", database.changes(100));
-    world.run(&[MIRROR], &often);
+    world.run(&[CHANGES, MIRROR], &often);
     assert_eq!(mirrored(&world), database.rows, "seed {seed}: after a truncation");
     let errors = world.query("SELECT _reason, _error FROM customers_late ORDER BY _row");
     assert_eq!(errors.len(), 2, "{errors:?}");
@@ -184,11 +201,36 @@ fn a_table_that_is_mirrored_is_the_same_after_kills() {
 }
 
 #[test]
+fn a_mirror_of_changes_that_the_log_has_forgotten() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "customers_kept", PARTITIONS);
+    let mut database = Database::new(18);
+    for _ in 0..3 {
+        broker.produce("customers_kept", database.changes(700));
+        // A day passes, which is a partition of the archive.
+        database.now += 86_400_000;
+    }
+    world.run(&[CHANGES, ARCHIVE], &[]);
+    let mut last = BTreeMap::<i32, i64>::new();
+    for line in world.query("SELECT id, max(_offset) FROM kept GROUP BY id") {
+        let (id, offset) = line.split_once(',').unwrap();
+        let last = last.entry(partition(id.parse().unwrap())).or_default();
+        *last = (*last).max(offset.parse().unwrap());
+    }
+    last.into_iter().for_each(|(part, offset)| broker.delete_records("customers_kept", part, offset));
+    broker.produce("customers_kept", database.changes(700));
+    let other = World { dir: tempfile::tempdir().unwrap(), broker, topic: world.topic.clone(), partitions: PARTITIONS };
+    let all = ALL_CHANGES.replace("${DIR}/kept", &world.dir.path().join("kept").display().to_string());
+    other.run(&[&all, MIRROR], &[]);
+    assert_eq!(mirrored(&other), database.rows);
+}
+
+#[test]
 fn rows_of_changes_are_not_taken_for_facts() {
     let Some(broker) = Broker::shared() else { return };
     let world = World::new(broker, "changes_refused", 1);
-    let blind = MIRROR.replace("_op VARCHAR, ", "").replace(", _op FROM", ", 'c' AS _op FROM");
-    let refused = world.refused(&[&blind], &[]);
+    let blind = CHANGES.replace("_op VARCHAR, ", "");
+    let refused = world.refused(&[&blind, "CREATE MATERIALIZED VIEW v AS SELECT id FROM customers_changes;"], &[]);
     assert!(
         refused.contains("rows of this source are changes") && refused.contains("declare a column _op"),
         "{refused}"
