@@ -98,7 +98,8 @@ impl DeclaredTail {
         let is_generated = url.starts_with(GENERATED);
         let format = own("format").or_else(|| is_generated.then(|| GENERATED_FORMAT.to_string())).ok_or_else(|| {
             Error::sql(format!(
-                "{what}: say what its messages are: format = 'json', 'csv', 'avro', 'protobuf' or 'raw'"
+                "{what}: say what its messages are: format = 'json', 'csv', 'avro', 'protobuf', 'raw', 'debezium-json' or \
+                 'debezium-avro'"
             ))
         })?;
         let strange = |name: &&String| name.starts_with(GENERATE) != is_generated;

@@ -8,8 +8,8 @@
 //! Invariant: what an attempt says of a message must not depend on the others of the attempt. Then this finds exactly the
 //! messages that fail alone, with the same reasons.
 
-use arrow::array::{ArrayRef, BooleanArray, new_empty_array};
-use arrow::compute::{concat, filter};
+use arrow::array::{ArrayRef, BooleanArray, UInt64Array, new_empty_array};
+use arrow::compute::{concat, filter, take};
 use arrow::datatypes::Fields;
 use watershed_core::{Error, Result};
 
@@ -75,6 +75,35 @@ pub(crate) fn read_apart(fields: &Fields, messages: &[usize], attempt: &Attempt<
         }
     };
     Ok(Read { columns, rows, malformed })
+}
+
+/// What groups of messages gave that were read each in its own way, in the order of the messages, beside those that were
+/// malformed before.
+pub(crate) fn together(fields: &Fields, mut all: Vec<Read>, malformed: Vec<(usize, String)>) -> Result<Read> {
+    let mut malformed: Vec<_> = malformed.into_iter().map(|(message, reason)| (message, brief(reason))).collect();
+    for read in &mut all {
+        malformed.append(&mut read.malformed);
+    }
+    malformed.sort_unstable_by_key(|(message, _)| *message);
+    if let [_] = all.as_slice() {
+        let Read { columns, rows, .. } = all.remove(0);
+        return Ok(Read { columns, rows, malformed });
+    }
+    let mut places: Vec<usize> = all.iter().flat_map(|read| &read.rows).copied().collect();
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_unstable_by_key(|row| places[*row]);
+    places.sort_unstable();
+    let order = UInt64Array::from_iter_values(order.into_iter().map(|row| row as u64));
+    let column = |at: usize| -> Result<ArrayRef> {
+        let parts: Vec<_> = all.iter().map(|read| read.columns[at].as_ref()).collect();
+        if parts.is_empty() {
+            return Ok(new_empty_array(fields[at].data_type()));
+        }
+        let ordered = concat(&parts).and_then(|parts| take(&parts, &order, None));
+        ordered.map_err(|e| Error::bug(format!("rows of several schemas put together: {e}")))
+    };
+    let columns = (0..fields.len()).map(column).collect::<Result<_>>()?;
+    Ok(Read { columns, rows: places, malformed })
 }
 
 struct Apart<'a> {

@@ -21,56 +21,72 @@ mod fit;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, BinaryArray, UInt64Array, new_empty_array};
-use arrow::compute::{concat, take};
+use arrow::array::BinaryArray;
 use arrow::datatypes::Fields;
 use watershed_core::{Error, Result};
 
 use self::registry::{Found, Registry};
-use self::writer::Writer;
-use crate::apart::{Read, read_apart};
+pub(crate) use self::writer::Writer;
+use crate::apart::{Attempted, Fault, Read, read_apart, together};
 use crate::facts::Payloads;
 use crate::options::{AVRO_REGISTRY, AVRO_SCHEMA, Options};
 
 pub(crate) struct Avro {
     fields: Fields,
+    open: Open,
     schemas: Schemas,
 }
 
+/// What reads messages of one writer's schema.
+pub(crate) trait Records: Send + Sync {
+    /// The columns of these messages, whose records begin after `frame` bytes.
+    fn read(&self, payloads: &BinaryArray, messages: &[usize], frame: usize) -> Result<Attempted, Fault>;
+}
+
+/// What reads messages of a schema as these columns, or why none can be read.
+pub(crate) type Open = fn(&str, &Fields) -> Result<Arc<dyn Records>, String>;
+
 enum Schemas {
-    One(Box<Writer>),
+    One(Arc<dyn Records>),
     Registered { registry: Registry, known: Mutex<HashMap<u32, Known>> },
 }
 
 /// What becomes of messages of a schema: they are read, or malformed, and why.
-type Known = Result<Arc<Writer>, String>;
+type Known = Result<Arc<dyn Records>, String>;
 
 impl Avro {
+    /// Fields of the record are columns.
     pub(crate) fn new(options: &Options<'_>, fields: Fields) -> Result<Self> {
+        Avro::opening(options, fields, |schema, fields| Ok(Arc::new(Writer::new(schema, fields)?)))
+    }
+
+    /// What the columns are is said by who opens a schema.
+    pub(crate) fn opening(options: &Options<'_>, fields: Fields, open: Open) -> Result<Self> {
         let schemas = match (Registry::of(options)?, options.get(AVRO_SCHEMA)) {
             (Some(registry), None) => Schemas::Registered { registry, known: Mutex::default() },
             (None, Some(schema)) => {
-                let writer = Writer::new(schema, &fields);
-                Schemas::One(Box::new(writer.map_err(|e| Error::input(format!("option {AVRO_SCHEMA}: {e}")))?))
+                let opened = open(schema, &fields);
+                Schemas::One(opened.map_err(|e| Error::input(format!("option {AVRO_SCHEMA}: {e}")))?)
             }
             (Some(_), Some(_)) => {
                 return Err(Error::input(format!("give {AVRO_REGISTRY} or {AVRO_SCHEMA}, not both")));
             }
             (None, None) => {
                 return Err(Error::input(format!(
-                    "format 'avro' needs {AVRO_REGISTRY} = 'http://…', or {AVRO_SCHEMA} for messages without schema ids"
+                    "format '{}' needs {AVRO_REGISTRY} = 'http://…', or {AVRO_SCHEMA} for messages without schema ids",
+                    options.name
                 )));
             }
         };
-        Ok(Avro { fields, schemas })
+        Ok(Avro { fields, open, schemas })
     }
 }
 
 impl Payloads for Avro {
     fn read(&self, payloads: &BinaryArray, messages: &[usize]) -> Result<Read> {
         let (registry, known) = match &self.schemas {
-            Schemas::One(writer) => {
-                return read_apart(&self.fields, messages, &|some| writer.read(payloads, some, 0));
+            Schemas::One(records) => {
+                return read_apart(&self.fields, messages, &|some| records.read(payloads, some, 0));
             }
             Schemas::Registered { registry, known } => (registry, known),
         };
@@ -84,59 +100,31 @@ impl Payloads for Avro {
         }
         let mut all = vec![];
         for (id, messages) in of_schema {
-            match self.writer(registry, known, id)? {
-                Ok(writer) => {
-                    all.push(read_apart(&self.fields, &messages, &|some| writer.read(payloads, some, FRAME))?);
+            match self.records(registry, known, id)? {
+                Ok(records) => {
+                    all.push(read_apart(&self.fields, &messages, &|some| records.read(payloads, some, FRAME))?);
                 }
                 Err(reason) => malformed.extend(messages.into_iter().map(|message| (message, reason.clone()))),
             }
         }
-        self.together(all, malformed)
+        together(&self.fields, all, malformed)
     }
 }
 
 impl Avro {
-    fn writer(&self, registry: &Registry, known: &Mutex<HashMap<u32, Known>>, id: u32) -> Result<Known> {
+    fn records(&self, registry: &Registry, known: &Mutex<HashMap<u32, Known>>, id: u32) -> Result<Known> {
         // Held while the registry is asked, so that it is asked once.
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(&id) {
             return Ok(known.clone());
         }
-        let writer = match registry.schema(id)? {
-            Found::Schema(schema) => {
-                Writer::new(&schema, &self.fields).map(Arc::new).map_err(|e| format!("its schema {id}: {e}"))
-            }
-            Found::Unusable(why) => Err(format!("its schema {id}: {why}")),
+        let opened = match registry.schema(id)? {
+            Found::Schema(schema) => (self.open)(&schema, &self.fields),
+            Found::Unusable(why) => Err(why),
         };
-        known.insert(id, writer.clone());
-        Ok(writer)
-    }
-
-    /// What messages of several schemas gave, in the order of the messages.
-    fn together(&self, mut all: Vec<Read>, mut malformed: Vec<(usize, String)>) -> Result<Read> {
-        for read in &mut all {
-            malformed.append(&mut read.malformed);
-        }
-        malformed.sort_unstable_by_key(|(message, _)| *message);
-        if let [_] = all.as_slice() {
-            let Read { columns, rows, .. } = all.remove(0);
-            return Ok(Read { columns, rows, malformed });
-        }
-        let mut places: Vec<usize> = all.iter().flat_map(|read| &read.rows).copied().collect();
-        let mut order: Vec<usize> = (0..places.len()).collect();
-        order.sort_unstable_by_key(|row| places[*row]);
-        places.sort_unstable();
-        let order = UInt64Array::from_iter_values(order.into_iter().map(|row| row as u64));
-        let column = |at: usize| -> Result<ArrayRef> {
-            let parts: Vec<_> = all.iter().map(|read| read.columns[at].as_ref()).collect();
-            if parts.is_empty() {
-                return Ok(new_empty_array(self.fields[at].data_type()));
-            }
-            let ordered = concat(&parts).and_then(|parts| take(&parts, &order, None));
-            ordered.map_err(|e| Error::bug(format!("rows of several schemas put together: {e}")))
-        };
-        let columns = (0..self.fields.len()).map(column).collect::<Result<_>>()?;
-        Ok(Read { columns, rows: places, malformed })
+        let opened = opened.map_err(|why| format!("its schema {id}: {why}"));
+        known.insert(id, opened.clone());
+        Ok(opened)
     }
 }
 

@@ -15,6 +15,7 @@ use watershed_core::{Error, Result};
 use crate::apart::Read;
 use crate::avro::Avro;
 use crate::csv::Csv;
+use crate::debezium::{self, DebeziumJson};
 use crate::json::Json;
 use crate::options::{Format, Options};
 use crate::protobuf::Protobuf;
@@ -93,6 +94,8 @@ impl Facts {
             Format::Avro => Box::new(Avro::new(options, fields)?),
             Format::Protobuf => Box::new(Protobuf::new(options, fields)?),
             Format::Raw => Box::new(Raw::new(fields)?),
+            Format::DebeziumJson => Box::new(DebeziumJson::new(options, fields)?),
+            Format::DebeziumAvro => Box::new(debezium::avro(options, fields)?),
         };
         Ok(Facts { schema, payloads, columns })
     }

@@ -1,9 +1,9 @@
-//! How the messages of a log become rows: JSON, CSV, Avro, Protobuf, or the bytes as they are. And how rows become messages:
-//! JSON.
+//! How the messages of a log become rows: JSON, CSV, Avro, Protobuf, the bytes as they are, or changes of Debezium's. And how
+//! rows become messages: JSON.
 //!
 //! ```text
-//!  Messages ─┬─ facts: _offset, _part, _timestamp, _key ────────────────────────┐
-//!            └─ payloads ──▶ json │ csv │ avro │ protobuf │ raw ──▶ typed columns ┴─▶ Decoded
+//!  Messages ─┬─ facts: _offset, _part, _timestamp, _key ───────────────────────────────────┐
+//!            └─ payloads ──▶ json │ csv │ avro │ protobuf │ raw │ debezium ──▶ typed columns ┴─▶ Decoded
 //!                                   └─ apart: who of a batch is malformed
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! * `spare`: decoders that are used again.
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
 //! * `protobuf`: payloads as columns, by the descriptors of their type.
+//! * `debezium`: payloads that are changes of a database's rows, in JSON or Avro.
 //! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
 //! * [`files()`]: files of JSON and CSV, cut into records that are read like messages.
 //! * `encode`: the other way, from rows to messages.
@@ -48,6 +49,8 @@ mod protobuf;
 
 mod raw;
 
+mod debezium;
+
 mod typed;
 
 mod text;
@@ -72,7 +75,7 @@ pub use options::is_option;
 /// A format and its options, as `CREATE SOURCE … WITH` has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormatOptions {
-    /// `json`, `csv`, `avro`, `protobuf` or `raw`.
+    /// `json`, `csv`, `avro`, `protobuf`, `raw`, `debezium-json` or `debezium-avro`.
     pub format: String,
     /// `json.timestamp`, `csv.delimiter`, …: those of this format and no others. Secrets may be `${NAME}`.
     pub options: BTreeMap<String, String>,

@@ -17,18 +17,22 @@ pub(crate) enum Format {
     Avro,
     Protobuf,
     Raw,
+    DebeziumJson,
+    DebeziumAvro,
 }
 
-const FORMATS: [(&str, Format); 5] = [
+const FORMATS: [(&str, Format); 7] = [
     ("json", Format::Json),
     ("csv", Format::Csv),
     ("avro", Format::Avro),
     ("protobuf", Format::Protobuf),
     ("raw", Format::Raw),
+    ("debezium-json", Format::DebeziumJson),
+    ("debezium-avro", Format::DebeziumAvro),
 ];
 
 /// Formats that we know of, and do not read.
-const NOT_YET: [&str; 3] = ["debezium-json", "debezium-avro", "json-registry"];
+const NOT_YET: [&str; 1] = ["json-registry"];
 
 pub(crate) const JSON_TIMESTAMP: &str = "json.timestamp";
 pub(crate) const CSV_DELIMITER: &str = "csv.delimiter";
@@ -46,8 +50,10 @@ pub(crate) const PROTOBUF_FRAMING: &str = "protobuf.framing";
 pub(crate) const PROTOBUF_TIMESTAMP: &str = "protobuf.timestamp";
 /// Is there to be refused with more words than an unknown option.
 pub(crate) const PROTOBUF_REGISTRY: &str = "protobuf.registry";
+pub(crate) const DEBEZIUM_TIMESTAMP: &str = "debezium.timestamp";
+pub(crate) const DEBEZIUM_DECIMAL: &str = "debezium.decimal";
 
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 17] = [
     JSON_TIMESTAMP,
     CSV_DELIMITER,
     CSV_QUOTE,
@@ -63,6 +69,8 @@ const OPTIONS: [&str; 15] = [
     PROTOBUF_FRAMING,
     PROTOBUF_TIMESTAMP,
     PROTOBUF_REGISTRY,
+    DEBEZIUM_TIMESTAMP,
+    DEBEZIUM_DECIMAL,
 ];
 
 /// Whether `CREATE SOURCE … WITH` may have an option of this name for some format.
@@ -75,9 +83,25 @@ pub fn is_option(name: &str) -> bool {
     OPTIONS.contains(&name)
 }
 
+impl Format {
+    /// What the names of its options begin with.
+    fn family(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv => "csv",
+            Format::Avro | Format::DebeziumAvro => "avro",
+            Format::Protobuf => "protobuf",
+            Format::Raw => "raw",
+            Format::DebeziumJson => "debezium",
+        }
+    }
+}
+
 /// A format with options that are its own.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
+    /// As the user names it.
+    pub(crate) name: &'a str,
     pub(crate) format: Format,
     values: &'a BTreeMap<String, String>,
 }
@@ -93,7 +117,7 @@ impl<'a> Options<'a> {
             }
             return Err(Error::input(format!("unknown format '{name}'; {}", nearest(name, &known))));
         };
-        let own: Vec<&str> = OPTIONS.into_iter().filter(|o| o.split('.').next() == Some(name)).collect();
+        let own: Vec<&str> = OPTIONS.into_iter().filter(|o| o.split('.').next() == Some(format.family())).collect();
         match given.options.keys().find(|option| !own.contains(&option.as_str())) {
             Some(option) if own.is_empty() => Err(Error::input(format!("option {option}: format '{name}' has none"))),
             Some(option) => {
@@ -101,7 +125,7 @@ impl<'a> Options<'a> {
                 let hint = nearest(option, &shown);
                 Err(Error::input(format!("unknown option {option} of format '{name}'; {hint}")))
             }
-            None => Ok(Options { format: *format, values: &given.options }),
+            None => Ok(Options { name, format: *format, values: &given.options }),
         }
     }
 
@@ -151,9 +175,9 @@ mod tests {
     #[test]
     fn names_that_are_none_are_told_from_those_that_are_not_yet() {
         refused("jsn", &[], "unknown format 'jsn'; did you mean json?");
-        refused("xml", &[], "unknown format 'xml'; there are json, csv, avro, protobuf, raw");
-        let debezium = "format 'debezium-json' is not supported yet; there are json, csv, avro, protobuf, raw";
-        refused("debezium-json", &[], debezium);
+        let all = "json, csv, avro, protobuf, raw, debezium-json, debezium-avro";
+        refused("xml", &[], &format!("unknown format 'xml'; there are {all}"));
+        refused("json-registry", &[], &format!("format 'json-registry' is not supported yet; there are {all}"));
         let framing = "unknown option protobuf.frame of format 'protobuf'; did you mean protobuf.framing?";
         refused("protobuf", &[("protobuf.frame", "confluent")], framing);
         let meant = "unknown option json.timestamps of format 'json'; did you mean json.timestamp?";
@@ -161,5 +185,8 @@ mod tests {
         let others = "unknown option csv.null of format 'json'; there are json.timestamp";
         refused("json", &[("csv.null", "x")], others);
         refused("raw", &[("csv.null", "x")], "option csv.null: format 'raw' has none");
+        let changes =
+            "unknown option json.timestamp of format 'debezium-json'; there are debezium.timestamp, debezium.decimal";
+        refused("debezium-json", &[("json.timestamp", "ms")], changes);
     }
 }

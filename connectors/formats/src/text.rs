@@ -36,6 +36,8 @@ pub(crate) enum Times {
     },
     /// A number of units since 1970-01-01 in UTC, perhaps with a fraction.
     Epoch(TimeUnit),
+    /// The one or the other.
+    IsoOrEpoch(TimeUnit),
 }
 
 impl Times {
@@ -155,22 +157,23 @@ impl Reading<'_> {
     }
 
     fn timestamps<T: ArrowTimestampType>(&mut self, zone: Option<&str>) -> Result<ArrayRef, String> {
-        let option = match self.times {
+        let (unit, hint) = match self.times {
             Times::Epoch(unit) => {
                 let hint = "; it should be a number since 1970";
                 return Ok(self.primitives::<T>(hint, |text| since_epoch(text, unit, T::UNIT)));
             }
-            Times::Iso { option } => option,
+            Times::Iso { option } => (None, format!("; numbers are times with {option} = 's', 'ms', 'us' or 'ns'")),
+            Times::IsoOrEpoch(unit) => (Some(unit), "; it should be ISO text, or a number since 1970".to_string()),
         };
-        let hint = format!("; numbers are times with {option} = 's', 'ms', 'us' or 'ns'");
+        let number = |text: &str| since_epoch(text, unit?, T::UNIT);
         Ok(match zone {
             // The zones of most columns, without a look-up for every value.
             None | Some("UTC" | "+00:00" | "Z") => {
-                self.primitives::<T>(&hint, |text| instant(&chrono::Utc, text, T::UNIT))
+                self.primitives::<T>(&hint, |text| number(text).or_else(|| instant(&chrono::Utc, text, T::UNIT)))
             }
             Some(zone) => {
                 let zone: Tz = zone.parse().map_err(plain)?;
-                self.primitives::<T>(&hint, |text| instant(&zone, text, T::UNIT))
+                self.primitives::<T>(&hint, |text| number(text).or_else(|| instant(&zone, text, T::UNIT)))
             }
         })
     }
@@ -201,7 +204,8 @@ fn since_epoch(text: &str, from: TimeUnit, to: TimeUnit) -> Option<i64> {
     i64::try_from(number.floor()).ok()
 }
 
-fn refused(text: &str, to: &DataType, hint: &str) -> String {
+/// What to say of a text that is no value of a type.
+pub(crate) fn refused(text: &str, to: &DataType, hint: &str) -> String {
     let shown: String = text.chars().take(40).collect();
     let more = if shown.len() < text.len() { "…" } else { "" };
     format!("'{shown}{more}' is no {}{hint}", sql_name(to))

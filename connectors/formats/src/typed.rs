@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, MapArray, OffsetSizeTrait, StructArray};
-use arrow::datatypes::{DataType, FieldRef, Fields};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use arrow::record_batch::RecordBatch;
 
 use crate::apart::Attempted;
@@ -20,18 +20,25 @@ use crate::text::{Refused, Times, from_text};
 pub(crate) fn as_columns(rows: &RecordBatch, fields: &Fields, times: Times) -> Result<Attempted, String> {
     let mut all = Refused::new();
     let column = |(column, field): (&ArrayRef, &FieldRef)| {
-        let named = |reason| format!("column '{}': {reason}", field.name());
-        if column.data_type() == &DataType::Utf8 && field.data_type() != &DataType::Utf8 {
-            let (column, refused) = from_text(column.as_string(), field.data_type(), times).map_err(named)?;
-            for (row, reason) in refused {
-                all.entry(row).or_insert_with(|| named(reason));
-            }
-            return Ok(column);
+        let (column, refused) = as_column(column, field, times)?;
+        for (row, reason) in refused {
+            all.entry(row).or_insert(reason);
         }
-        typed(column, field.data_type(), times).map_err(named)
+        Ok(column)
     };
     let columns = rows.columns().iter().zip(fields).map(column).collect::<Result<_, String>>()?;
     Ok(Attempted { columns, refused: all })
+}
+
+/// One of them. Reasons name the column.
+pub(crate) fn as_column(column: &ArrayRef, field: &Field, times: Times) -> Result<(ArrayRef, Refused), String> {
+    let named = |reason| format!("column '{}': {reason}", field.name());
+    if column.data_type() == &DataType::Utf8 && field.data_type() != &DataType::Utf8 {
+        let (column, refused) = from_text(column.as_string(), field.data_type(), times).map_err(named)?;
+        return Ok((column, refused.into_iter().map(|(row, reason)| (row, named(reason))).collect()));
+    }
+    let column = typed(column, field.data_type(), times).map_err(named)?;
+    Ok((column, Refused::new()))
 }
 
 /// As what a column is read; `None` for types that messages cannot have.

@@ -187,6 +187,18 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             broker.produce("events", (0x80..0xa0).map(event));
             Ok(())
         }
+        "customers that change, in a topic" => {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            broker.create("shop.public.customers", 1, &[]);
+            let message = |op: &str, image: &str| {
+                let text = format!(
+                    r#"{{"{image}":{{"id":1,"name":"Ann","joined":19844}},"op":"{op}","source":{{"ts_ms":1714550400000}}}}"#
+                );
+                (0, None, Some(text.into_bytes()), None)
+            };
+            broker.produce("shop.public.customers", [message("c", "after"), message("d", "before")]);
+            Ok(())
+        }
         _ => Err(format!("there is no set-up `{name}`")),
     }
 }

@@ -15,10 +15,29 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Fields};
 use watershed_core::widen;
 
-use crate::typed::plain;
+use crate::typed::{plain, sql_name};
+
+/// Why a column of type `to` may not have values of type `from`; of structs the field that does not fit is named.
+pub(crate) fn misfit(name: &str, to: &DataType, from: &DataType) -> Option<String> {
+    if fits(to, from) {
+        return None;
+    }
+    if let (DataType::Struct(to), DataType::Struct(from)) = (to, from) {
+        return to.iter().find_map(|field| {
+            let name = format!("{name}.{}", field.name());
+            match from.iter().find(|other| other.name() == field.name()) {
+                Some(other) => misfit(&name, field.data_type(), other.data_type()),
+                None => {
+                    (!field.is_nullable()).then(|| format!("column '{name}' is NOT NULL, and there is no such field"))
+                }
+            }
+        });
+    }
+    Some(format!("column '{name}' is {}, which does not hold its {}", sql_name(to), sql_name(from)))
+}
 
 /// Whether a column of type `to` may have values of type `from`.
-pub(crate) fn fits(to: &DataType, from: &DataType) -> bool {
+fn fits(to: &DataType, from: &DataType) -> bool {
     use DataType::*;
     match (to, from) {
         (Timestamp(..), Timestamp(..)) | (Time32(_) | Time64(_), Time32(_) | Time64(_)) => true,

@@ -12,10 +12,11 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde_json::Value;
 
-use super::fit::{fit, fits};
+use super::Records;
+use super::fit::{fit, misfit};
 use crate::apart::{Attempted, Fault};
 use crate::spare::Spare;
-use crate::typed::{plain, sql_name};
+use crate::typed::plain;
 
 pub(crate) struct Writer {
     store: SchemaStore,
@@ -53,11 +54,10 @@ impl Writer {
         let found = decoder.schema();
         for column in columns {
             let at = found.fields().iter().position(|field| field.name() == column.name());
-            if let Some(other) =
-                at.map(|at| found.field(at).data_type()).filter(|other| !fits(column.data_type(), other))
+            if let Some(reason) =
+                at.and_then(|at| misfit(column.name(), column.data_type(), found.field(at).data_type()))
             {
-                let (name, wanted, other) = (column.name(), sql_name(column.data_type()), sql_name(other));
-                return Err(format!("column '{name}' is {wanted}, which does not hold its {other}"));
+                return Err(reason);
             }
             writer.columns.push((column.clone(), at));
         }
@@ -76,9 +76,10 @@ impl Writer {
         decoder.decode(&BEFORE).map_err(plain)?;
         Ok(decoder)
     }
+}
 
-    /// The columns of these messages, whose records begin after `frame` bytes.
-    pub(crate) fn read(&self, payloads: &BinaryArray, messages: &[usize], frame: usize) -> Result<Attempted, Fault> {
+impl Records for Writer {
+    fn read(&self, payloads: &BinaryArray, messages: &[usize], frame: usize) -> Result<Attempted, Fault> {
         let (most, mut decoder) = match self.spare.take(messages.len()) {
             Some(spare) => spare,
             None => (messages.len(), self.decoder(messages.len())?),

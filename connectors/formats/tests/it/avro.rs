@@ -13,36 +13,41 @@ use watershed_core::Error;
 use crate::oracle::{spoils, spoilt_ones_spoil_no_others};
 use crate::{check, messages, open};
 
-/// Schemas and records of `tests/data/avro.json`.
-struct Written(Value);
+/// Schemas and records that fastavro wrote, by number.
+pub(crate) struct Written(Value);
 
 impl Written {
     fn read() -> Self {
-        Written(serde_json::from_str(include_str!("../data/avro.json")).unwrap())
+        Written::of(include_str!("../data/avro.json"))
     }
 
-    fn schema(&self, id: u32) -> &str {
+    /// Those of such a file.
+    pub(crate) fn of(file: &str) -> Self {
+        Written(serde_json::from_str(file).unwrap())
+    }
+
+    pub(crate) fn schema(&self, id: u32) -> &str {
         self.0[id.to_string()]["schema"].as_str().unwrap()
     }
 
-    fn record(&self, id: u32, at: usize) -> Vec<u8> {
+    pub(crate) fn record(&self, id: u32, at: usize) -> Vec<u8> {
         let hex = self.0[id.to_string()]["bodies"][at].as_str().unwrap();
         (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
     }
 
-    fn framed(&self, id: u32, at: usize) -> Vec<u8> {
+    pub(crate) fn framed(&self, id: u32, at: usize) -> Vec<u8> {
         [&[0], &id.to_be_bytes()[..], &self.record(id, at)].concat()
     }
 }
 
 /// Answers of a registry: by path, status and body. What has none is a schema that is not there.
-struct Served {
-    url: String,
+pub(crate) struct Served {
+    pub(crate) url: String,
     asked: Arc<AtomicUsize>,
     headers: Arc<Mutex<String>>,
 }
 
-fn serve(answers: Vec<(&'static str, u16, Value)>) -> Served {
+pub(crate) fn serve(answers: Vec<(&'static str, u16, Value)>) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (asked, headers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(String::new())));

@@ -4,6 +4,7 @@
 
 mod avro;
 mod csv;
+mod debezium;
 mod json;
 mod oracle;
 mod own;

@@ -9,8 +9,8 @@ use super::world::{ARCHIVE, BOTH, DECLARED, World, hours, rides};
 use crate::binary::all_said;
 use crate::oracle::facts::Dice;
 
-/// Rounds of killing both jobs.
-fn rounds() -> u64 {
+/// Rounds of killing jobs.
+pub(super) fn rounds() -> u64 {
     let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     (chaos / 25).max(1)
 }

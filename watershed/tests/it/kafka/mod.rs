@@ -3,6 +3,7 @@
 pub(crate) mod broker;
 
 mod by_time;
+mod debezium;
 
 mod history_and_log;
 
