@@ -50,6 +50,16 @@ pub struct PartPosition {
     /// The latest event time read of it, or archived of it before the seam; those that lie too far ahead do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<EventTime>,
+    /// Bytes of a message of it, by those that were read lately: what is told of the lag stands on it, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_bytes: Option<u64>,
+}
+
+impl PartPosition {
+    /// Before the message at an offset, with nothing known of those before it.
+    pub fn at(next: i64) -> Self {
+        PartPosition { next, newest: None, message_bytes: None }
+    }
 }
 
 /// Messages of one part that lie next to each other, in the order of their offsets. All arrays are as long.

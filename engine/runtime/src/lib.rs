@@ -69,7 +69,7 @@ pub use fragment::scanned_bytes;
 pub use job::{Context, Early, Finish, Fragment, Goal, Graph, Input, Job, Recompute, Stage, TailInput};
 pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
-pub use read::read_so_far;
+pub use read::{brought_to, read_so_far};
 pub use record::{RunRecord, RunState, last_run};
 pub use run::run;
 pub use stop::Stop;

@@ -33,6 +33,7 @@ use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::operator::StateSize;
 use watershed_core::repair::{Repairs, needs};
 use watershed_core::sink::{EpochWriter, Replaced};
+use watershed_core::log::Lag;
 use watershed_core::tail::Tail;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
@@ -129,15 +130,15 @@ struct Runner {
     steps_in_epoch: u64,
     epoch_began: Duration,
     began: Duration,
-    /// Bytes of the files of finished steps, and of all that this run will read.
+    /// Bytes of finished steps, and of all files that this run will read, with the messages that it has read.
     bytes_done: u64,
     bytes_total: u64,
     /// How far the sources' facts reach that this run may read.
     newest: Option<EventTime>,
     /// Epochs of this run that had rows to commit.
     commits: u64,
-    /// Messages of logs that were not read yet.
-    lag: Option<u64>,
+    /// What logs have and was not read yet.
+    lag: Option<Lag>,
     /// When it was last told where the run stands.
     told: Duration,
     /// The most that was held at once, just before windows were closed.
@@ -264,9 +265,9 @@ impl Runner {
         Ok(self.summary(!claimed, stopped))
     }
 
-    /// How far the logs have come.
-    fn look_at(&mut self, sources: &Sources) {
-        if sources.reads_logs() {
+    /// How far the sources have come that go on.
+    fn look_at(&mut self, sources: &mut Sources) {
+        if sources.reads_logs() || sources.follows() {
             self.lag = sources.lag();
             self.newest = self.newest.max(sources.known_until());
         }
@@ -276,6 +277,7 @@ impl Runner {
         match sources.next().await? {
             Next::Step(step) => Ok(Some(self.start(*step)?)),
             Next::Quiet | Next::End => Ok(None),
+            self.bytes_total += sources.take_came();
         }
     }
 
@@ -375,6 +377,8 @@ impl Runner {
 
     fn epoch_is_due(&self) -> bool {
         if self.early_is_due() {
+        // What a log has is not known beforehand.
+        self.bytes_total += step.log_bytes;
             return true;
         }
         let wished = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
@@ -446,7 +450,8 @@ impl Runner {
             state,
             newest: self.newest,
             commits: self.commits,
-            lag_messages: self.lag,
+            lag_messages: self.lag.map(|lag| lag.messages),
+            lag_bytes: self.lag.map_or(Some(0), |lag| lag.bytes).map(|bytes| bytes.saturating_add(self.files_left())),
             memory_used: self.context.tasks.memory_pool().reserved() as u64,
             memory_limit: match self.context.tasks.memory_pool().memory_limit() {
                 MemoryLimit::Finite(bytes) => Some(bytes as u64),
@@ -463,6 +468,11 @@ impl Runner {
             stopped,
             paused: None,
             given_up: None,
+    /// Bytes of the files that this run will read and has not read.
+    fn files_left(&self) -> u64 {
+        self.bytes_total.saturating_sub(self.bytes_done)
+    }
+
             run: self.run,
             total: self.before + self.run,
             watermark: known(self.watermark),

@@ -6,6 +6,8 @@ mod history_and_log;
 
 mod kills;
 
+mod lag;
+
 mod messages;
 
 mod protobuf;
