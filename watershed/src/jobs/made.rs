@@ -95,7 +95,10 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let reads_log = known.sources.values().any(|source| source.tail.is_some());
     let rejected_rows = tails::rejected_schema(&lowered.rejected, reads_log);
-    let storable = Storable::of(&rejected_rows);
+    let mut storable = Storable::of(&rejected_rows);
+    if let Some(table) = tables::info(engine, &late).await? {
+        storable = storable.fitted_to(&table.schema)?;
+    }
     let rejected = TableSpec {
         schema: storable.schema().clone(),
         partition_by: vec![],
