@@ -178,6 +178,7 @@ pub struct Malformed {
     pub offsets: Vec<i64>,
     /// When each was written, in milliseconds since 1970.
     pub timestamps: Vec<Option<i64>>,
+    pub keys: Vec<Option<Vec<u8>>>,
     pub payloads: Vec<Option<Vec<u8>>>,
     /// What is wrong with each.
     pub errors: Vec<String>,
@@ -188,11 +189,12 @@ impl Malformed {
     pub fn of(messages: &Messages, malformed: &[(usize, String)]) -> Self {
         let mut found = Malformed { part: messages.part, ..Malformed::default() };
         for (index, error) in malformed {
-            let payload = messages.payloads.is_valid(*index).then(|| messages.payloads.value(*index).to_vec());
+            let bytes = |of: &BinaryArray| of.is_valid(*index).then(|| of.value(*index).to_vec());
             let time = messages.timestamps.is_valid(*index).then(|| messages.timestamps.value(*index));
             found.offsets.push(messages.offsets.value(*index));
             found.timestamps.push(time);
-            found.payloads.push(payload);
+            found.keys.push(bytes(&messages.keys));
+            found.payloads.push(bytes(&messages.payloads));
             found.errors.push(error.clone());
         }
         found

@@ -71,7 +71,7 @@ pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
 pub use read::{brought_to, read_so_far};
 pub use record::{RunRecord, RunState, last_run};
-pub use run::run;
+pub use run::{Listed, PlayedBack, ReadList, StillMalformed, play_back, run, try_back};
 pub use stop::Stop;
 
 use datafusion::common::DataFusionError;

@@ -8,6 +8,7 @@
 //! * [`epoch`]: what ends an epoch.
 //! * [`early`]: results of windows that are still open.
 //! * [`repair`]: windows computed anew for late facts.
+//! * [`playback`]: messages that could not be read, read once more.
 //! * [`rest`]: where it rests, and how it leaves when it cannot wait.
 
 mod open;
@@ -17,6 +18,8 @@ mod epoch;
 mod early;
 
 mod repair;
+
+mod playback;
 
 mod rest;
 
@@ -30,10 +33,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
+use watershed_core::log::Lag;
 use watershed_core::operator::StateSize;
 use watershed_core::repair::{Repairs, needs};
-use watershed_core::sink::{EpochWriter, Replaced};
-use watershed_core::log::Lag;
+use watershed_core::sink::{Deleted, EpochWriter, Replaced};
 use watershed_core::tail::Tail;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
@@ -50,6 +53,8 @@ use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
 use crate::sources::{Next, Sources, Step};
 use crate::stop::Stop;
+
+pub use playback::{Listed, PlayedBack, ReadList, StillMalformed, play_back, try_back};
 
 use early::Shown;
 use repair::Repairer;
@@ -122,6 +127,8 @@ struct Runner {
     missed: Vec<Interval>,
     /// What the files of the epoch in hand stand in for.
     replaced: Option<Replaced>,
+    /// Rejected rows that the epoch in hand has used, or lists anew.
+    relisted: Option<Deleted>,
     shown: Shown,
     replay: Option<Replay>,
     committing: Option<SpawnedTask<Result<()>>>,
@@ -270,6 +277,7 @@ impl Runner {
         if sources.reads_logs() || sources.follows() {
             self.lag = sources.lag();
             self.newest = self.newest.max(sources.known_until());
+            self.bytes_total += sources.take_came();
         }
     }
 
@@ -277,7 +285,6 @@ impl Runner {
         match sources.next().await? {
             Next::Step(step) => Ok(Some(self.start(*step)?)),
             Next::Quiet | Next::End => Ok(None),
-            self.bytes_total += sources.take_came();
         }
     }
 
@@ -370,6 +377,8 @@ impl Runner {
         self.note_changed(&step.changed);
         self.repairs.note(std::mem::take(&mut self.missed), needs(&self.positions));
         self.bytes_done += step.bytes();
+        // What a log has is not known beforehand.
+        self.bytes_total += step.log_bytes;
         self.run.slices += 1;
         self.steps_in_epoch += 1;
         self.shown.stale = true;
@@ -377,8 +386,6 @@ impl Runner {
 
     fn epoch_is_due(&self) -> bool {
         if self.early_is_due() {
-        // What a log has is not known beforehand.
-        self.bytes_total += step.log_bytes;
             return true;
         }
         let wished = Duration::from_micros(self.job.settings.commit_interval.0.max(0) as u64);
@@ -461,6 +468,11 @@ impl Runner {
         self.context.progress.update(&self.job.name, &update);
     }
 
+    /// Bytes of the files that this run will read and has not read.
+    fn files_left(&self) -> u64 {
+        self.bytes_total.saturating_sub(self.bytes_done)
+    }
+
     fn summary(&self, nothing_new: bool, stopped: bool) -> Summary {
         Summary {
             job: self.job.name.clone(),
@@ -468,11 +480,6 @@ impl Runner {
             stopped,
             paused: None,
             given_up: None,
-    /// Bytes of the files that this run will read and has not read.
-    fn files_left(&self) -> u64 {
-        self.bytes_total.saturating_sub(self.bytes_done)
-    }
-
             run: self.run,
             total: self.before + self.run,
             watermark: known(self.watermark),

@@ -14,6 +14,8 @@ mod protobuf;
 
 mod repaired;
 
+mod replayed;
+
 mod sink;
 
 mod sink_killed;
