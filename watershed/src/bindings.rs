@@ -146,15 +146,8 @@ pub(crate) fn inputs(lowered: &Lowered, known: &Known, rejected: &SchemaRef) -> 
     let input = |name: &String| {
         let source =
             known.sources.get(name).ok_or_else(|| Error::bug(format!("the plan reads {name}, which is not open")))?;
-        Ok(Input {
-            name: name.clone(),
-            history: source.history.clone(),
-            delay: source.delay,
-            bounded: source.bounded,
-            max_leak: source.max_leak,
-            follow: source.follow,
-            tail: source.tail.as_ref().map(|tail| tail.input(name, rejected)),
-        })
+        let tail = source.tail.as_ref().map(|tail| tail.input(name, rejected));
+        Ok(Input { tail, follow: source.follow, ..source.input() })
     };
     let inputs: Vec<Input> = names.into_iter().map(input).collect::<Result<_>>()?;
     let goes_on = |input: &&Input| input.tail.is_some() || input.follow;

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use watershed_core::Result;
 use watershed_core::control::{Control, FORMAT};
-use watershed_core::{Error, Result};
 use watershed_runtime::control::ControlFile;
 
 use crate::catalog::Entry;
-use crate::engine::Engine;
+use crate::engine::{Engine, job_named};
 
 /// How often, and how many times, it is looked for the answer of a live run.
 const LOOK: Duration = Duration::from_millis(250);
@@ -38,13 +38,7 @@ fn file(engine: &Engine, entry: &Entry) -> ControlFile {
 /// Asks something of a job, and waits a little for the answer of a live run.
 pub(crate) async fn ask(engine: &Engine, job: &str, change: impl FnOnce(&mut Control) -> Result<()>) -> Result<Asked> {
     let entries = engine.catalog().list().await?;
-    let Some(entry) = entries.iter().find(|e| e.kind.is_job() && e.name == job) else {
-        let jobs: Vec<&str> = entries.iter().filter(|e| e.kind.is_job()).map(|e| e.name.as_str()).collect();
-        let known =
-            if jobs.is_empty() { "there is none yet".to_string() } else { format!("there are {}", jobs.join(", ")) };
-        return Err(Error::input(format!("there is no job {job}; {known}")));
-    };
-    let file = file(engine, entry);
+    let file = file(engine, job_named(&entries, job)?);
     let mut control = file.read().await?;
     change(&mut control)?;
     (control.format, control.id, control.asked) = (FORMAT, engine.clock().id(), engine.clock().now().0);

@@ -32,6 +32,7 @@ use crate::layers::{Layers, Values};
 use crate::listing::{self, ColumnInfo, RelationInfo};
 use crate::load::{self, LoadRequest, Loaded};
 use crate::memory::{self, Limits};
+use crate::replay::{self, Replayed};
 use crate::standing::{self, JobInfo};
 use crate::vacuum;
 use crate::verify::{self, Verification, VerifyOptions};
@@ -222,6 +223,12 @@ impl Engine {
         control::ask(self, job, stop).await
     }
 
+    /// Plays the messages of logs back that a job could not read, as far as they can be read with its sources as they are
+    /// declared now; with `dry_run` only says what that would be. The job must not be running.
+    pub async fn replay(&self, job: &str, dry_run: bool) -> Result<Replayed> {
+        replay::replay(self, job, dry_run).await
+    }
+
     /// Sources, views and tables.
     pub async fn tables(&self) -> Result<Vec<RelationInfo>> {
         listing::tables(self).await
@@ -334,6 +341,17 @@ pub(crate) fn shown(place: &Place) -> String {
 /// The relation of a name, of whatever kind.
 pub(crate) fn relation<'a>(entries: impl IntoIterator<Item = &'a Entry>, name: &str) -> Option<&'a Entry> {
     entries.into_iter().find(|e| e.kind.is_relation() && e.name == name)
+}
+
+/// The job of a name.
+pub(crate) fn job_named<'a>(entries: &'a [Entry], name: &str) -> Result<&'a Entry> {
+    let jobs = || entries.iter().filter(|e| e.kind.is_job());
+    jobs().find(|e| e.name == name).ok_or_else(|| {
+        let names: Vec<&str> = jobs().map(|e| e.name.as_str()).collect();
+        let known =
+            if names.is_empty() { "there is none yet".to_string() } else { format!("there are {}", names.join(", ")) };
+        Error::input(format!("there is no job {name}; {known}"))
+    })
 }
 
 /// An error for a name that the catalog does not have.

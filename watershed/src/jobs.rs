@@ -12,6 +12,7 @@
 //! * [`outlet`]: where the rows of a sink go, into a topic or elsewhere.
 //! * [`explain`]: a job in words.
 //! * [`made`]: catalog and tables written, the job put together and run.
+//! * [`playback`]: messages that could not be read, read once more.
 //!
 //! Invariant: what a job computes is fixed by its catalog entry (statement, the views it goes through, `from`); settings of
 //! a later run change how fast, how far and in which pieces, never what.
@@ -26,9 +27,12 @@ mod explain;
 
 mod made;
 
+mod playback;
+
 pub(crate) use explain::explain;
 pub(crate) use made::{make, of_job, run};
 pub(crate) use outlet::{prints_rows, what_stays};
+pub(crate) use playback::{check_playback, play_back};
 
 use std::collections::BTreeMap;
 

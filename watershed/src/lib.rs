@@ -65,6 +65,7 @@
 //! * [`load`]: files into tables.
 //! * [`batch`], [`listing`]: answers, and what there is.
 //! * [`control`]: jobs told from outside what to do.
+//! * [`replay`]: messages that could not be read, read once more.
 //! * [`standing`]: the jobs, and where they stand; [`metrics`]: what they count, for Prometheus.
 //! * [`estimate`]: what a backfill will cost.
 //! * [`verify`]: a view held against the batch answer.
@@ -128,6 +129,8 @@ pub mod listing;
 
 pub mod control;
 
+pub mod replay;
+
 pub mod standing;
 
 pub mod metrics;
@@ -149,6 +152,7 @@ pub use layers::settings_help;
 pub use listing::{ColumnInfo, RelationInfo};
 pub use load::{LoadMode, LoadRequest, Loaded, LoadedFile};
 pub use metrics::Metrics;
+pub use replay::Replayed;
 pub use standing::{JobInfo, JobState, Left};
 pub use verify::{Difference, Verification, VerifyOptions};
 pub use watershed_core::{Error, Result};
@@ -163,5 +167,7 @@ pub mod upkeep {
 
 /// What a run is told and tells.
 pub mod runtime {
-    pub use watershed_runtime::{GivenUp, NoProgress, Progress, ProgressUpdate, Stop, Summary};
+    pub use watershed_runtime::{
+        GivenUp, NoProgress, PlayedBack, Progress, ProgressUpdate, StillMalformed, Stop, Summary,
+    };
 }

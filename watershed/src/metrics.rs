@@ -127,6 +127,7 @@ struct Families {
     watermark: GaugeVec,
     lag: GaugeVec,
     lag_messages: GaugeVec,
+    lag_bytes: GaugeVec,
     state: IntGaugeVec,
     state_bytes: IntGaugeVec,
     memory: IntGaugeVec,
@@ -176,6 +177,10 @@ impl Families {
             epoch: whole("watershed_epoch", "Number of the newest checkpoint", &["job"])?,
             watermark: gauge("watershed_watermark_seconds", "The watermark, in seconds since 1970")?,
             lag_messages: gauge("watershed_lag_messages", "Messages that the logs have and that were not read")?,
+            lag_bytes: gauge(
+                "watershed_lag_bytes",
+                "Bytes that were not read: of files exactly, of the messages of logs by the size of those read lately",
+            )?,
             lag: gauge("watershed_lag_seconds", "Event time from the watermark to the end of what may be read")?,
             state: whole("watershed_state", "What is held in memory: open windows, groups", &["job", "what"])?,
             state_bytes: whole("watershed_state_bytes", "Bytes of state in memory", &["job"])?,
@@ -265,6 +270,9 @@ impl Families {
         }
         if let Some(lag) = update.lag_messages {
             self.lag_messages.with_label_values(&[name]).set(lag as f64);
+        }
+        if let Some(lag) = update.lag_bytes {
+            self.lag_bytes.with_label_values(&[name]).set(lag as f64);
         }
         if let Some(lag) = update.lag() {
             self.lag.with_label_values(&[name]).set(lag.0 as f64 / 1e6);

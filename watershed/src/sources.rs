@@ -12,6 +12,7 @@ use watershed_core::time::{Grain, Span, Zone};
 use watershed_core::{Error, EventTime, Result};
 use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
+use watershed_runtime::Input;
 
 use crate::engine::{Engine, shown};
 use crate::folders::DeclaredFiles;
@@ -268,6 +269,19 @@ impl OpenSource {
             layout: self.layout().clone(),
             time_column: self.time_column.clone(),
             delay: self.delay,
+        }
+    }
+
+    /// Its history alone, as the runtime has it.
+    pub(crate) fn input(&self) -> Input {
+        Input {
+            name: self.name.clone(),
+            history: Arc::clone(&self.history),
+            delay: self.delay,
+            bounded: self.bounded,
+            max_leak: self.max_leak,
+            tail: None,
+            follow: false,
         }
     }
 

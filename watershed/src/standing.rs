@@ -7,11 +7,12 @@ use serde::Serialize;
 use watershed_core::control::Control;
 use watershed_core::epoch::Manifest;
 use watershed_core::history::{DataFile, Times, Version};
+use watershed_core::log::{self, Lag};
 use watershed_core::slice;
 use watershed_core::{EventTime, Result, settings::Settings};
 use watershed_runtime::checkpoint::{Checkpoints, Newest};
 use watershed_runtime::record::SILENCE;
-use watershed_runtime::{RunRecord, RunState, last_run};
+use watershed_runtime::{RunRecord, RunState, brought_to, last_run};
 
 use crate::catalog::{Entry, Kind};
 use crate::control;
@@ -81,9 +82,20 @@ pub struct Left {
     pub newest: Option<EventTime>,
     /// Messages that logs have and that were not read; `None` where no log is read yet.
     pub messages: Option<u64>,
+    /// Their bytes, estimated by what was read lately; `None` where there is nothing to go by.
+    pub message_bytes: Option<u64>,
 }
 
 impl JobInfo {
+    /// Bytes that a run would read now: of files exactly, of messages as estimated; `None` where that cannot be told.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let left = self.left?;
+        match left.messages {
+            Some(_) => left.message_bytes.map(|bytes| bytes.saturating_add(left.closed_bytes)),
+            None => Some(left.closed_bytes),
+        }
+    }
+
     /// How far the watermark is behind the facts that a run would read now, in microseconds.
     pub fn lag(&self) -> Option<i64> {
         let until = self.left?.closed_until?;
@@ -106,7 +118,8 @@ pub(crate) async fn jobs(engine: &Engine) -> Result<Vec<JobInfo>> {
 
 async fn job(engine: &Engine, session: &Session<'_>, entry: &Entry) -> Result<JobInfo> {
     let (store, home) = engine.home();
-    let newest = Checkpoints::new(store.clone(), home, &entry.name, entry.incarnation).newest().await?;
+    let checkpoints = Checkpoints::new(store.clone(), home, &entry.name, entry.incarnation);
+    let newest = checkpoints.newest().await?;
     let run = last_run(store.as_ref(), home, &entry.name, entry.incarnation).await;
     let (checkpoint, mut trouble) = match newest {
         Newest::None => (None, None),
@@ -144,7 +157,7 @@ async fn job(engine: &Engine, session: &Session<'_>, entry: &Entry) -> Result<Jo
             Kind::Sink => None,
             _ => last_commit(engine, &location).await,
         },
-        left: left(engine, session, entry, checkpoint.as_ref()).await.ok(),
+        left: left(engine, session, entry, checkpoint.as_ref(), &checkpoints).await.ok(),
         location,
         checkpoint,
         control,
@@ -185,40 +198,47 @@ async fn last_commit(engine: &Engine, location: &str) -> Option<EventTime> {
     Some(EventTime(written.timestamp_micros()))
 }
 
-/// What the sources have beyond a checkpoint. Files that came to partitions which were read before are not looked for.
-async fn left(engine: &Engine, session: &Session<'_>, entry: &Entry, checkpoint: Option<&Manifest>) -> Result<Left> {
+/// What the sources have beyond a checkpoint.
+async fn left(
+    engine: &Engine,
+    session: &Session<'_>,
+    entry: &Entry,
+    checkpoint: Option<&Manifest>,
+    checkpoints: &Checkpoints,
+) -> Result<Left> {
     let Settings { grace, max_ahead, .. } = session.layers.settings()?;
     let now = engine.clock().now();
-    let mut left = Left::default();
+    let (mut left, mut lag) = (Left::default(), None);
     let mut until: BTreeMap<&str, EventTime> = BTreeMap::new();
     for source in reached(&session.entries, &query_of(entry)?)?.into_iter().filter(|e| e.kind == Kind::Source) {
         let opened = open_source(engine, &session.layers, source).await?;
         let position = checkpoint.and_then(|c| c.positions.get(&source.name)).cloned().unwrap_or_default();
         if let (Some(stands), Some(tail)) = (&position.tail, &opened.tail) {
             let has = tail.log().look().await?;
-            let unread = has.parts.iter().map(|(part, has)| {
-                let next = stands.parts.get(part).map_or(has.start, |at| at.next.max(has.start));
-                u64::try_from(has.end - next).unwrap_or(0)
-            });
-            left.messages = Some(left.messages.unwrap_or(0) + unread.sum::<u64>());
+            let behind = log::lag(&stands.parts, &has);
+            lag = Some(lag.map_or(behind, |before: Lag| before + behind));
             continue;
         }
         let snapshot = opened.history.pin(None).await?;
-        let closed = match opened.bounded {
-            true => snapshot.partitions.len(),
-            false => slice::closed(&snapshot, position.boundary, now, grace, max_ahead),
-        };
         let same = matches!((&position.version, &snapshot.version),
             (Some(Version::Delta { table_id: a, .. }), Version::Delta { table_id: b, .. }) if a != b);
         if same {
             continue;
         }
+        let position = brought_to(&opened.input(), &position, &snapshot, checkpoints).await?;
+        let closed = match opened.bounded {
+            true => snapshot.partitions.len(),
+            false => slice::closed(&snapshot, position.boundary, now, grace, max_ahead),
+        };
+        // A source that goes on is read whole.
+        let goes_on = opened.follow || opened.tail.is_some();
+        let readable = if goes_on { snapshot.partitions.len() } else { closed };
         let unread = |i: usize| snapshot.partitions[i].interval.start >= position.boundary;
         let count = |files: &mut dyn Iterator<Item = &DataFile>| {
             files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.bytes()))
         };
         let all = (0..snapshot.partitions.len()).filter(|i| unread(*i)).flat_map(|i| &snapshot.partitions[i].files);
-        let ready = (0..closed).filter(|i| unread(*i)).flat_map(|i| &snapshot.partitions[i].files);
+        let ready = (0..readable).filter(|i| unread(*i)).flat_map(|i| &snapshot.partitions[i].files);
         let (files, bytes) = count(&mut all.chain(&position.pending));
         let (closed_files, closed_bytes) = count(&mut ready.chain(&position.pending));
         left.files += files;
@@ -234,6 +254,7 @@ async fn left(engine: &Engine, session: &Session<'_>, entry: &Entry, checkpoint:
         });
         left.newest = left.newest.max(times.max());
     }
+    (left.messages, left.message_bytes) = (lag.map(|lag| lag.messages), lag.and_then(|lag| lag.bytes));
     // A run stops where the first of its sources has no more.
     left.closed_until = until.into_values().min();
     Ok(left)

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::{can_cast_types, cast};
+use arrow::datatypes::{DataType, Date32Type, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use watershed_core::clock::Clock;
 use watershed_core::history::History;
@@ -301,16 +301,15 @@ fn rows(schema: &SchemaRef, source: &str, origin: &str, malformed: &Malformed) -
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) };
     let payloads: BinaryArray = malformed.payloads.iter().map(Option::as_deref).collect();
     let written = malformed.timestamps.iter().map(|ms| ms.map(|ms| ms.saturating_mul(1000)));
-    let columns: Vec<ArrayRef> = schema
-        .fields()
-        .iter()
-        .enumerate()
-        .map(|(i, field)| match field.name().as_str() {
+    let column = |(i, field): (usize, &FieldRef)| {
+        Ok(match field.name().as_str() {
             "_source" if i < rejected_fields().len() => text(source),
             "_file" if i < rejected_fields().len() => text(origin),
             "_row" if i < rejected_fields().len() => Arc::new(Int64Array::from(malformed.offsets.clone())),
             "_reason" if i < rejected_fields().len() => text("malformed"),
             "_partition" if i < rejected_fields().len() => text(&malformed.part.to_string()),
+            // If the query reads it, so that whoever plays the message back has it.
+            "_key" if can_cast_types(&DataType::Binary, field.data_type()) => keys(malformed, field.data_type())?,
             "_payload" if i + 3 == schema.fields().len() => Arc::new(payloads.clone()),
             "_error" if i + 2 == schema.fields().len() => Arc::new(StringArray::from(malformed.errors.clone())),
             "_written_at" if i + 1 == schema.fields().len() => {
@@ -318,8 +317,15 @@ fn rows(schema: &SchemaRef, source: &str, origin: &str, malformed: &Malformed) -
             }
             _ => new_null_array(field.data_type(), n),
         })
-        .collect();
+    };
+    let columns = schema.fields().iter().enumerate().map(column).collect::<Result<_>>()?;
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| Error::bug(format!("malformed messages: {e}")))
+}
+
+/// The keys of malformed messages; one that is no text is NULL in a column of text.
+fn keys(malformed: &Malformed, data_type: &DataType) -> Result<ArrayRef> {
+    let keys: BinaryArray = malformed.keys.iter().map(Option::as_deref).collect();
+    cast(&keys, data_type).map_err(|e| Error::bug(format!("keys of malformed messages: {e}")))
 }
 
 /// Facts with the partition column of their table, which messages do not have: it is made from the event time.
@@ -382,19 +388,21 @@ mod tests {
     fn malformed_messages_are_rows_beside_late_ones() {
         let mut fields = rejected_fields();
         fields.push(Field::new("km", DataType::Int64, true));
+        fields.push(Field::new("_key", DataType::Utf8, true));
         let late = Arc::new(Schema::new(fields));
         let schema = rejected_schema(&late, true);
         let malformed = Malformed {
             part: 2,
             offsets: vec![7, 9],
             timestamps: vec![Some(5), None],
+            keys: vec![Some(b"k".to_vec()), None],
             payloads: vec![Some(b"{".to_vec()), None],
             errors: vec!["cut off".into(), "empty".into()],
         };
         let rows = rows(&schema, "s", "kafka://b/t", &malformed).unwrap();
         let text = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().value(0).to_string();
-        let found = ["_source", "_file", "_reason", "_partition", "_error"].map(text);
-        assert_eq!(found, ["s", "kafka://b/t", "malformed", "2", "cut off"]);
+        let found = ["_source", "_file", "_reason", "_partition", "_key", "_error"].map(text);
+        assert_eq!(found, ["s", "kafka://b/t", "malformed", "2", "k", "cut off"]);
         let late = widened(RecordBatch::new_empty(late), &schema).unwrap();
         assert_eq!(late.schema(), rows.schema());
     }

@@ -1,4 +1,5 @@
-//! The pure decisions of reading a log: what its parts promise, which of them is read next, and where the seam lies.
+//! The pure decisions of reading a log: what its parts promise, which of them is read next, where the seam lies, and what the
+//! lag is.
 //!
 //! Design §4 and §5. A log's watermark is the minimum over its parts of the latest event time read, less the delay, which is
 //! taken off by whoever asks. Parts that have been idle leave the minimum; a part that is merely not read, because its
@@ -12,7 +13,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::history::Records;
-use crate::tail::{LogState, Part, TailPosition};
+use crate::tail::{LogState, Part, PartPosition, TailPosition};
 use crate::time::{EventTime, Span};
 
 /// How far ahead of the one that is furthest behind a part may be read while a job catches up.
@@ -53,6 +54,41 @@ pub fn next_part(parts: &[PartStanding]) -> Option<usize> {
     let missing = parts.iter().filter(|p| p.head.is_none() && !p.at_end);
     let behind = missing.map(|p| p.newest.unwrap_or(EventTime::MIN)).min();
     behind.is_none_or(|behind| head <= behind.plus(STEP)).then_some(next)
+}
+
+/// What a log has and was not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    pub messages: u64,
+    /// Of keys and payloads, estimated; `None` while nothing is known of what messages hold.
+    pub bytes: Option<u64>,
+}
+
+impl std::ops::Add for Lag {
+    type Output = Lag;
+
+    fn add(self, other: Lag) -> Lag {
+        let bytes = self.bytes.zip(other.bytes).map(|(a, b)| a.saturating_add(b));
+        Lag { messages: self.messages + other.messages, bytes }
+    }
+}
+
+/// How far a position is behind a log. What unread messages hold nobody tells, so they are taken to be like those of their
+/// part that were read lately, and those of a part that none was read of like those of the others.
+pub fn lag(parts: &BTreeMap<Part, PartPosition>, log: &LogState) -> Lag {
+    let known: Vec<u64> = parts.values().filter_map(|part| part.message_bytes).collect();
+    let others = known.iter().sum::<u64>().checked_div(known.len() as u64);
+    let mut lag = Lag { messages: 0, bytes: Some(0) };
+    for (part, has) in &log.parts {
+        let stands = parts.get(part);
+        let next = stands.map_or(has.start, |at| at.next.max(has.start));
+        let unread = u64::try_from(has.end - next).unwrap_or(0);
+        if unread > 0 {
+            let each = stands.and_then(|at| at.message_bytes).or(others);
+            lag = lag + Lag { messages: unread, bytes: each.map(|each| unread.saturating_mul(each)) };
+        }
+    }
+    lag
 }
 
 /// Facts that a log no longer has, or never had.

@@ -6,7 +6,7 @@
 //! The order is fixed (design §6): data files, prepared commit, manifest, commit. A [`PreparedCommit`] is logical: it says
 //! which files the epoch adds; what it takes to make them visible is computed against the snapshot the commit is made on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -52,6 +52,16 @@ pub struct PreparedCommit {
     /// Rows that the table has and that are not to be there any more: the files have what there is in their place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<Replaced>,
+    /// The same, told by other columns; an epoch has this or [`PreparedCommit::replaced`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Deleted>,
+}
+
+/// Rows of a table that go: those that have one of these texts in each of these columns. Which rows that are is found out on
+/// the snapshot that is committed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    pub texts: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Rows of a table that go: those whose time in a column lies in one of some intervals. Which rows that are is found out on
@@ -95,7 +105,7 @@ impl PreparedCommit {
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.replaced.is_none()
+        self.files.is_empty() && self.replaced.is_none() && self.deleted.is_none()
     }
 }
 

@@ -62,6 +62,16 @@ pub struct PartPosition {
     /// The latest event time read of it, or archived of it before the seam; those that lie too far ahead do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<EventTime>,
+    /// Bytes of a message of it, by those that were read lately: what is told of the lag stands on it, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_bytes: Option<u64>,
+}
+
+impl PartPosition {
+    /// Before the message at an offset, with nothing known of those before it.
+    pub fn at(next: i64) -> Self {
+        PartPosition { next, newest: None, message_bytes: None }
+    }
 }
 
 /// Messages of one part that lie next to each other, in the order of their offsets. All arrays are as long.
@@ -180,6 +190,7 @@ pub struct Malformed {
     pub offsets: Vec<i64>,
     /// When each was written, in milliseconds since 1970.
     pub timestamps: Vec<Option<i64>>,
+    pub keys: Vec<Option<Vec<u8>>>,
     pub payloads: Vec<Option<Vec<u8>>>,
     /// What is wrong with each.
     pub errors: Vec<String>,
@@ -190,11 +201,12 @@ impl Malformed {
     pub fn of(messages: &Messages, malformed: &[(usize, String)]) -> Self {
         let mut found = Malformed { part: messages.part, ..Malformed::default() };
         for (index, error) in malformed {
-            let payload = messages.payloads.is_valid(*index).then(|| messages.payloads.value(*index).to_vec());
+            let bytes = |of: &BinaryArray| of.is_valid(*index).then(|| of.value(*index).to_vec());
             let time = messages.timestamps.is_valid(*index).then(|| messages.timestamps.value(*index));
             found.offsets.push(messages.offsets.value(*index));
             found.timestamps.push(time);
-            found.payloads.push(payload);
+            found.keys.push(bytes(&messages.keys));
+            found.payloads.push(bytes(&messages.payloads));
             found.errors.push(error.clone());
         }
         found

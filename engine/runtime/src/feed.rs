@@ -21,7 +21,7 @@ use datafusion::common::runtime::SpawnedTask;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::mpsc;
-use watershed_core::log::{self, PartStanding};
+use watershed_core::log::{self, Lag, PartStanding};
 use watershed_core::tail::{LogRows, LogState, Malformed, Messages, Part, PartPosition, TailPosition, TailReader};
 use watershed_core::{Error, EventTime, Result};
 
@@ -38,6 +38,9 @@ const SHARE: (u64, u64) = (256 << 10, 8 << 20);
 
 /// How often the log is looked at for new parts, and for its ends.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Messages of a part after which those before them count half in what a message holds.
+const LATELY: u64 = 1 << 16;
 
 /// Between two steps a part gets no more idle than this: its source may have waited for others.
 const MOST_IDLE: Duration = Duration::from_secs(1);
@@ -71,6 +74,8 @@ struct PartState {
     quiet: Duration,
     /// The part's end when the log was begun: a run until it is caught up ends there.
     target: i64,
+    /// Messages taken lately, and their bytes.
+    lately: (u64, u64),
 }
 
 /// The facts of some messages of one part.
@@ -84,6 +89,8 @@ struct Chunk {
     times: Option<(EventTime, EventTime)>,
     /// Rows without an event time.
     timeless: bool,
+    /// How many messages there were, and their bytes.
+    messages: u64,
     bytes: u64,
     malformed: Malformed,
 }
@@ -126,7 +133,7 @@ impl Feed {
         let part = |(part, position): (Part, PartPosition)| {
             let target = log.parts.get(&part).map_or(0, |has| has.end);
             let at_end = position.next >= target;
-            (part, PartState { position, queue: VecDeque::new(), at_end, quiet: Duration::ZERO, target })
+            (part, PartState { at_end, target, ..PartState::at(position) })
         };
         let parts = position.parts.into_iter().map(part).collect();
         let (send_chunks, chunks) = mpsc::channel(AHEAD);
@@ -173,14 +180,10 @@ impl Feed {
         self.parts.values().filter_map(|part| part.position.newest).max()
     }
 
-    /// Messages that the log has and that were not taken, as far as known.
-    pub(crate) fn lag(&self) -> u64 {
+    /// What the log has and was not taken, as far as known.
+    pub(crate) fn lag(&self) -> Lag {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |(part, has): (&Part, &std::ops::Range<i64>)| {
-            let next = self.parts.get(part).map_or(has.start, |state| state.position.next.max(has.start));
-            u64::try_from(has.end - next).unwrap_or(0)
-        };
-        log.parts.iter().map(of).sum()
+        log::lag(&self.position().parts, &log)
     }
 
     /// Ready when something has come, which the next [`Feed::take`] may give out.
@@ -205,6 +208,7 @@ impl Feed {
             let Some(part) = log::next_part(&standings).and_then(|i| self.parts.values_mut().nth(i)) else { break };
             let Some(chunk) = part.queue.pop_front() else { break };
             part.position.next = chunk.next;
+            part.took(chunk.messages, chunk.bytes);
             if let Some(newest) = newest(&chunk, self.input.time, ahead)? {
                 part.position.newest = part.position.newest.max(Some(newest));
             }
@@ -247,14 +251,7 @@ impl Feed {
     }
 
     fn accept(&mut self, chunk: Chunk) {
-        let position = PartPosition { next: chunk.next, newest: None };
-        let part = self.parts.entry(chunk.part).or_insert_with(|| PartState {
-            position,
-            queue: VecDeque::new(),
-            at_end: false,
-            quiet: Duration::ZERO,
-            target: 0,
-        });
+        let part = self.parts.entry(chunk.part).or_insert_with(|| PartState::at(PartPosition::at(chunk.next)));
         part.at_end = chunk.at_end;
         if chunk.rows.rows.num_rows() == 0 && chunk.malformed.offsets.is_empty() && part.queue.is_empty() {
             // Markers only: there is nothing to take, but the place has moved.
@@ -289,6 +286,24 @@ impl Feed {
             idle: p.quiet >= idle,
         };
         self.parts.values().map(standing).collect()
+    }
+}
+
+impl PartState {
+    fn at(position: PartPosition) -> Self {
+        // What is known from before counts little beside what is read now.
+        let lately = position.message_bytes.map_or((0, 0), |bytes| (1, bytes));
+        PartState { position, queue: VecDeque::new(), at_end: false, quiet: Duration::ZERO, target: 0, lately }
+    }
+
+    /// Learns what messages hold.
+    fn took(&mut self, messages: u64, bytes: u64) {
+        let (before, bytes_before) = self.lately;
+        self.lately = (before + messages, bytes_before + bytes);
+        if self.lately.0 > LATELY {
+            self.lately = (self.lately.0 / 2, self.lately.1 / 2);
+        }
+        self.position.message_bytes = self.lately.1.checked_div(self.lately.0);
     }
 }
 
@@ -421,6 +436,7 @@ fn chunk(input: &TailInput, messages: &Messages) -> Result<Chunk> {
         at_end: messages.at_end,
         times: min(times).zip(max(times)).map(|(a, b)| (EventTime(a), EventTime(b))),
         timeless: times.null_count() > 0,
+        messages: messages.len() as u64,
         bytes: messages.bytes(),
         malformed: Malformed::of(messages, &decoded.malformed),
         rows,

@@ -72,9 +72,9 @@ pub use fragment::scanned_bytes;
 pub use job::{Context, Early, Finish, Fragment, Goal, Graph, Input, Job, Keys, Recompute, Stage, TailInput};
 pub use preview::{PreviewStep, preview};
 pub use progress::{GivenUp, NoProgress, Progress, ProgressUpdate, Summary};
-pub use read::read_so_far;
+pub use read::{brought_to, read_so_far};
 pub use record::{RunRecord, RunState, last_run};
-pub use run::run;
+pub use run::{Listed, PlayedBack, ReadList, StillMalformed, play_back, run, try_back};
 pub use stop::Stop;
 
 use datafusion::common::DataFusionError;

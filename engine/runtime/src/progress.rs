@@ -24,9 +24,9 @@ pub struct ProgressUpdate {
     /// Since the run began.
     pub slices: u64,
     pub rows: u64,
-    /// Bytes of the files of finished slices, since the run began.
+    /// Bytes of the files and messages of finished slices, since the run began.
     pub bytes: u64,
-    /// Bytes of all files this run will read.
+    /// Bytes of all files this run will read, and of the messages that it has read.
     pub bytes_total: u64,
     pub written: u64,
     pub late: u64,
@@ -47,6 +47,9 @@ pub struct ProgressUpdate {
     pub commits: u64,
     /// Messages that the logs have and that were not read, as far as known; `None` while no log is read.
     pub lag_messages: Option<u64>,
+    /// Bytes that were not read: of files exactly, of the messages of logs as estimated ([`watershed_core::log::lag`]); `None`
+    /// while nothing is known of what messages hold.
+    pub lag_bytes: Option<u64>,
     /// Bytes accounted for in the memory pool of all jobs, and its size.
     pub memory_used: u64,
     pub memory_limit: Option<u64>,
@@ -73,6 +76,7 @@ impl ProgressUpdate {
             newest: None,
             commits: 0,
             lag_messages: None,
+            lag_bytes: None,
             memory_used: 0,
             memory_limit: None,
         }

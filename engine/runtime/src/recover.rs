@@ -33,6 +33,7 @@ pub(crate) const EPOCH: &str = "watershed.epoch";
 pub(crate) const WATERMARK: &str = "watershed.watermark";
 pub(crate) const POSITIONS: &str = "watershed.positions";
 pub(crate) const JOIN: &str = "watershed.join";
+pub(crate) const PLAYED_BACK: &str = "watershed.played_back";
 
 /// What a run starts from.
 pub(crate) struct Start {
@@ -54,6 +55,8 @@ pub(crate) struct Replay {
     pub(crate) join: Option<u64>,
     /// Sinks that have the output of these steps.
     pub(crate) discard: Vec<String>,
+    /// Messages were played back, and what of the two tables that has come to is not known.
+    pub(crate) played_back: bool,
 }
 
 /// How often a start is tried anew because another runner went on meanwhile.
@@ -102,12 +105,15 @@ fn application(job: &Job, sink: &dyn Sink) -> String {
 /// What a commit records beside its files.
 pub(crate) fn info(manifest: &Manifest) -> Result<BTreeMap<String, Value>> {
     let positions = serde_json::to_value(&manifest.positions).map_err(|e| Error::bug(e.to_string()))?;
-    Ok(BTreeMap::from([
+    let played_back = manifest.sinks.values().any(|sink| sink.prepared.deleted.is_some());
+    let played_back = played_back.then(|| (PLAYED_BACK.to_string(), Value::from(true)));
+    let info = [
         (EPOCH.to_string(), Value::from(manifest.epoch)),
         (WATERMARK.to_string(), Value::from(manifest.watermark.0)),
         (POSITIONS.to_string(), positions),
         (JOIN.to_string(), Value::from(manifest.join)),
-    ]))
+    ];
+    Ok(info.into_iter().chain(played_back).collect())
 }
 
 /// Makes the manifest's epoch visible in one sink, unless it is or there is nothing to see. Returns the sink's last epoch.
@@ -166,7 +172,8 @@ async fn replay_of(job: &Job, checkpoints: &Checkpoints, lost: u64, why: &str) -
         committed.insert(sink.name().to_string(), if has_lost { Some(lost) } else { known });
     }
     // Where the lost epoch read nothing, but put windows right, there is nothing to do again but that.
-    let is_there = |r: &Replay| r.watermark == manifest.watermark && r.positions == manifest.positions;
+    let is_there =
+        |r: &Replay| r.watermark == manifest.watermark && r.positions == manifest.positions && !r.played_back;
     let replay = replay.filter(|replay| !is_there(replay));
     tracing::warn!(job = job.name, lost, "{why}; going back to checkpoint {}", manifest.epoch);
     Ok(Start { epoch: lost, manifest: Some(manifest), committed, replay })
@@ -181,7 +188,8 @@ fn recorded(info: &BTreeMap<String, Value>, location: &str, rebuild: &str) -> Re
     let positions = serde_json::from_value(positions).map_err(|_| unusable())?;
     let watermark = info.get(WATERMARK).and_then(Value::as_i64).ok_or_else(unusable)?;
     let join = info.get(JOIN).and_then(Value::as_u64);
-    Ok(Replay { positions, watermark: EventTime(watermark), join, discard: vec![] })
+    let played_back = info.contains_key(PLAYED_BACK);
+    Ok(Replay { positions, watermark: EventTime(watermark), join, discard: vec![], played_back })
 }
 
 /// Steps can be repeated only over the tables that they were done with.

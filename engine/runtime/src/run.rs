@@ -8,6 +8,7 @@
 //! * [`epoch`]: what ends an epoch.
 //! * [`early`]: results of windows that are still open.
 //! * [`repair`]: windows computed anew for late facts.
+//! * [`playback`]: messages that could not be read, read once more.
 //! * [`rest`]: where it rests, and how it leaves when it cannot wait.
 
 mod open;
@@ -17,6 +18,8 @@ mod epoch;
 mod early;
 
 mod repair;
+
+mod playback;
 
 mod rest;
 
@@ -30,9 +33,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
+use watershed_core::log::Lag;
 use watershed_core::operator::StateSize;
 use watershed_core::repair::{Repairs, needs};
-use watershed_core::sink::{EpochWriter, Replaced};
+use watershed_core::sink::{Deleted, EpochWriter, Replaced};
 use watershed_core::tail::Tail;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
@@ -49,6 +53,8 @@ use crate::rejects::Kept;
 use crate::shard::{Advance, Report, Shard};
 use crate::sources::{Next, Sources, Step};
 use crate::stop::Stop;
+
+pub use playback::{Listed, PlayedBack, ReadList, StillMalformed, play_back, try_back};
 
 use early::Shown;
 use repair::Repairer;
@@ -121,6 +127,8 @@ struct Runner {
     missed: Vec<Interval>,
     /// What the files of the epoch in hand stand in for.
     replaced: Option<Replaced>,
+    /// Rejected rows that the epoch in hand has used, or lists anew.
+    relisted: Option<Deleted>,
     shown: Shown,
     replay: Option<Replay>,
     committing: Option<SpawnedTask<Result<()>>>,
@@ -129,15 +137,15 @@ struct Runner {
     steps_in_epoch: u64,
     epoch_began: Duration,
     began: Duration,
-    /// Bytes of the files of finished steps, and of all that this run will read.
+    /// Bytes of finished steps, and of all files that this run will read, with the messages that it has read.
     bytes_done: u64,
     bytes_total: u64,
     /// How far the sources' facts reach that this run may read.
     newest: Option<EventTime>,
     /// Epochs of this run that had rows to commit.
     commits: u64,
-    /// Messages of logs that were not read yet.
-    lag: Option<u64>,
+    /// What logs have and was not read yet.
+    lag: Option<Lag>,
     /// When it was last told where the run stands.
     told: Duration,
     /// The most that was held at once, just before windows were closed.
@@ -264,11 +272,12 @@ impl Runner {
         Ok(self.summary(!claimed, stopped))
     }
 
-    /// How far the logs have come.
-    fn look_at(&mut self, sources: &Sources) {
-        if sources.reads_logs() {
+    /// How far the sources have come that go on.
+    fn look_at(&mut self, sources: &mut Sources) {
+        if sources.reads_logs() || sources.follows() {
             self.lag = sources.lag();
             self.newest = self.newest.max(sources.known_until());
+            self.bytes_total += sources.take_came();
         }
     }
 
@@ -368,6 +377,8 @@ impl Runner {
         self.note_changed(&step.changed);
         self.repairs.note(std::mem::take(&mut self.missed), needs(&self.positions));
         self.bytes_done += step.bytes();
+        // What a log has is not known beforehand.
+        self.bytes_total += step.log_bytes;
         self.run.slices += 1;
         self.steps_in_epoch += 1;
         self.shown.stale = true;
@@ -446,7 +457,8 @@ impl Runner {
             state,
             newest: self.newest,
             commits: self.commits,
-            lag_messages: self.lag,
+            lag_messages: self.lag.map(|lag| lag.messages),
+            lag_bytes: self.lag.map_or(Some(0), |lag| lag.bytes).map(|bytes| bytes.saturating_add(self.files_left())),
             memory_used: self.context.tasks.memory_pool().reserved() as u64,
             memory_limit: match self.context.tasks.memory_pool().memory_limit() {
                 MemoryLimit::Finite(bytes) => Some(bytes as u64),
@@ -454,6 +466,11 @@ impl Runner {
             },
         };
         self.context.progress.update(&self.job.name, &update);
+    }
+
+    /// Bytes of the files that this run will read and has not read.
+    fn files_left(&self) -> u64 {
+        self.bytes_total.saturating_sub(self.bytes_done)
     }
 
     fn summary(&self, nothing_new: bool, stopped: bool) -> Summary {

@@ -16,7 +16,7 @@ mod pin;
 mod follow;
 
 pub(crate) use logs::archived;
-pub(crate) use pin::{by_pieces, pin_at};
+pub(crate) use pin::{by_pieces, grown, pin_at};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub(crate) struct Sources {
     until_caught_up: bool,
     /// A log was begun, which is to be on record even if nothing comes of it.
     begun: bool,
+    /// Bytes of files that newer versions brought since it was asked.
+    came: u64,
     /// When tables that are followed were last looked at.
     followed: Duration,
     settings: Settings,
@@ -172,6 +174,7 @@ impl Sources {
             ended: false,
             until_caught_up: goal.until_caught_up,
             begun: false,
+            came: 0,
             followed: clock.elapsed(),
             settings: settings.clone(),
             clock: Arc::clone(clock),
@@ -193,16 +196,20 @@ impl Sources {
 
     /// Bytes of the files that are still to be read in this run.
     pub(crate) fn bytes_left(&self) -> u64 {
-        let standings = self.standings();
-        let mut total = 0;
-        for (pinned, standing) in self.inputs.iter().zip(&standings) {
-            let whole = self.rules.to_the_end || standing.bounded || standing.goes_on.is_some();
-            let limit = if whole { usize::MAX } else { standing.closed };
-            let unread = pinned.snapshot.partitions.iter().take(limit);
-            let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
-            total += unread.chain(&pinned.position.pending).map(DataFile::bytes).sum::<u64>();
-        }
-        total
+        self.inputs.iter().map(|pinned| self.unread(pinned)).sum()
+    }
+
+    fn unread(&self, pinned: &Pinned) -> u64 {
+        let whole = self.rules.to_the_end || pinned.input.bounded || pinned.goes_on.is_some();
+        let limit = if whole { usize::MAX } else { pinned.closed };
+        let unread = pinned.snapshot.partitions.iter().take(limit);
+        let unread = unread.filter(|p| p.interval.start >= pinned.position.boundary).flat_map(|p| &p.files);
+        unread.chain(&pinned.position.pending).map(DataFile::bytes).sum()
+    }
+
+    /// Bytes of the files that newer versions have brought since this was asked.
+    pub(crate) fn take_came(&mut self) -> u64 {
+        std::mem::take(&mut self.came)
     }
 
     /// The end of the last partition that this run may read, over all sources.

@@ -1,20 +1,23 @@
-//! An epoch's files in the place of rows that the table has: those whose time in a column lies in an interval.
+//! An epoch's files in the place of rows that the table has: those whose time in a column lies in an interval, or those that
+//! have certain texts in certain columns.
 //!
 //! It is how windows of a view are put right that were emitted before: all their rows go, and the new ones come, in one
-//! commit. No key is asked for, so a row that is no more is gone as well, and NULL in a key is a value like any other.
+//! commit. No key is asked for, so a row that is no more is gone as well, and NULL in a key is a value like any other. And it
+//! is how messages that were played back leave the table of rejected rows.
 //!
 //! ```text
-//!  live files ─ bounds of the column ─▶ those that may have such rows ─ read that column ─▶ marks ─▶ vectors ─▶ actions
+//!  live files ─ bounds of the column ─▶ those that may have such rows ─ read the columns ─▶ marks ─▶ vectors ─▶ actions
 //! ```
 //!
 //! **Invariant:** which rows go is found out on the version right before the commit, and anew whenever another commit came
 //! first: nothing of an attempt is kept for the next but the list of the table's files, which the log brings up to date.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
 use async_trait::async_trait;
 use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
@@ -22,7 +25,8 @@ use roaring::RoaringTreemap;
 use serde_json::json;
 use watershed_core::clock::Clock;
 use watershed_core::history::Times;
-use watershed_core::sink::{PreparedCommit, Replaced};
+use watershed_core::sink::{Deleted, PreparedCommit, Replaced};
+use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
 
 use super::commit::{Actions, Change, Conflict, add, body, conflict};
@@ -34,20 +38,20 @@ use crate::keyed::vectors;
 use crate::log::{self, Refreshed, TableState, features};
 use crate::stores::Place;
 
-/// Files whose column is read at once.
+/// Files whose columns are read at once.
 const CONCURRENT: usize = 4;
 
 /// Commits that are followed; beyond that the list of files is read anew.
 const FOLLOWED: u64 = 64;
 
-/// Rows of a column that are read at a time.
+/// Rows that are read at a time.
 const BATCH: usize = 8192;
 
 /// See the module's page.
 pub(crate) struct Replace<'a> {
     pub(crate) place: &'a Place,
     pub(crate) prepared: &'a PreparedCommit,
-    pub(crate) replaced: &'a Replaced,
+    pub(crate) which: Which<'a>,
     pub(crate) shape: &'a Shape,
     pub(crate) known: &'a mut Known,
     pub(crate) clock: &'a dyn Clock,
@@ -84,6 +88,13 @@ async fn follow(place: &Place, mut live: LiveFiles, from: u64, to: u64) -> Resul
     Ok(Some(live))
 }
 
+/// The rows that go.
+#[derive(Clone, Copy)]
+pub(crate) enum Which<'a> {
+    InTimes(&'a Replaced),
+    WithTexts(&'a Deleted),
+}
+
 /// What becomes of a file that is live.
 struct Marked {
     file: Arc<LiveFile>,
@@ -109,8 +120,9 @@ impl Change for Replace<'_> {
                  write; remove the property, or build the view anew with late = 'table'"
             )));
         }
+        let which = self.which;
         let live = self.known.at(self.place, state.version, &self.shape.partition_columns).await?;
-        let files: Vec<Arc<LiveFile>> = live.iter().filter(|file| may_have(self.replaced, file)).cloned().collect();
+        let files: Vec<Arc<LiveFile>> = live.iter().filter(|file| may_have(which, file)).cloned().collect();
         let this = &*self;
         let marked = futures::stream::iter(files.into_iter().map(|file| this.mark(file)));
         let marked: Vec<Option<Marked>> = marked.buffered(CONCURRENT).try_collect().await?;
@@ -137,14 +149,12 @@ impl Change for Replace<'_> {
             actions.push(("protocol", body(&protocol)?));
             actions.push(("metaData", body(&metadata)?));
         }
-        let Replaced { column, times } = self.replaced;
-        let predicate = times.iter().map(|of| format!("({column} >= '{}' AND {column} < '{}')", of.start, of.end));
         Ok(Actions {
             operation: "WRITE",
             // Spark takes text only.
             parameters: json!({
                 "mode": "Overwrite",
-                "predicate": predicate.collect::<Vec<_>>().join(" OR "),
+                "predicate": self.which.predicate(),
                 "partitionBy": json!(self.shape.partition_columns).to_string(),
             }),
             blind: false,
@@ -154,9 +164,10 @@ impl Change for Replace<'_> {
 }
 
 /// Whether statistics leave it open that a file has such rows.
-fn may_have(replaced: &Replaced, file: &LiveFile) -> bool {
-    match statistics_of(file.add.stats.as_deref(), Some(&replaced.column)).1 {
-        Times::Known { min, max, .. } => replaced.times.iter().any(|of| min < of.end && max >= of.start),
+fn may_have(which: Which<'_>, file: &LiveFile) -> bool {
+    let Which::InTimes(Replaced { column, times }) = which else { return true };
+    match statistics_of(file.add.stats.as_deref(), Some(column)).1 {
+        Times::Known { min, max, .. } => times.iter().any(|of| min < of.end && max >= of.start),
         Times::Unknown => true,
     }
 }
@@ -164,17 +175,24 @@ fn may_have(replaced: &Replaced, file: &LiveFile) -> bool {
 impl Replace<'_> {
     /// The rows of a file that go; `None` if none does.
     async fn mark(&self, file: Arc<LiveFile>) -> Result<Option<Marked>> {
-        let Replaced { column, times } = self.replaced;
-        let missing = || {
-            Error::stopped(format!(
-                "table {} has no column {column}, by which its windows are told apart; build the view anew",
-                self.place.url
-            ))
-        };
         let size = u64::try_from(file.add.size).unwrap_or_default();
         let opened = DataFile::open(self.place, &file.add.path, size).await?;
         let rows = opened.rows();
         let known = file.marks(self.place).await?;
+        let mut marks = match self.which {
+            Which::InTimes(replaced) => self.in_times(replaced, &file, opened).await?,
+            Which::WithTexts(deleted) => self.with_texts(deleted, opened).await?,
+        };
+        if marks.is_subset(&known) {
+            return Ok(None);
+        }
+        marks |= known.as_ref();
+        let marks = (marks.len() < rows).then(|| Arc::new(marks));
+        Ok(Some(Marked { file, marks }))
+    }
+
+    async fn in_times(&self, replaced: &Replaced, file: &LiveFile, opened: DataFile) -> Result<RoaringTreemap> {
+        let Replaced { column, times } = replaced;
         let mut marks = RoaringTreemap::new();
         let odd = |e| Error::stopped(format!("{}{}: {column} holds no times: {e}", self.place.url, file.add.path));
         let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -182,14 +200,14 @@ impl Replace<'_> {
             let at = times.partition_point(|of| of.end <= EventTime(time));
             times.get(at).is_some_and(|of| of.start <= EventTime(time))
         };
-        match self.shape.find(column).ok_or_else(missing)? {
+        match self.shape.find(column).ok_or_else(|| self.missing(column))? {
             Stored::InPartitions(at, field) => {
                 let value = file.partition.get(at).and_then(Option::as_deref);
                 let value = constant(value, field.data_type(), 1).and_then(|value| cast(&value, &micros));
                 let value = value.map_err(odd)?;
                 let value = value.as_primitive::<TimestampMicrosecondType>();
                 if value.is_valid(0) && goes(value.value(0)) {
-                    marks.insert_range(0..rows);
+                    marks.insert_range(0..opened.rows());
                 }
             }
             Stored::InFiles(_, field) => {
@@ -206,11 +224,61 @@ impl Replace<'_> {
                 }
             }
         }
-        if marks.is_subset(&known) {
-            return Ok(None);
+        Ok(marks)
+    }
+
+    async fn with_texts(&self, deleted: &Deleted, opened: DataFile) -> Result<RoaringTreemap> {
+        let field = |column: &String| match self.shape.find(column) {
+            Some(Stored::InFiles(_, field)) => Ok(field.as_ref().clone().with_data_type(DataType::Utf8).into()),
+            _ => Err(self.missing(column)),
+        };
+        let fields = deleted.texts.keys().map(field).collect::<Result<Vec<FieldRef>>>()?;
+        let mut batches = opened.read(&fields, None, BATCH)?;
+        let (mut marks, mut before) = (RoaringTreemap::new(), 0);
+        while let Some(batch) = batches.try_next().await? {
+            let has = |(column, texts): (&ArrayRef, &BTreeSet<String>), row: usize| {
+                column.is_valid(row) && texts.contains(column.as_string::<i32>().value(row))
+            };
+            let goes = |row: &usize| batch.columns().iter().zip(deleted.texts.values()).all(|pair| has(pair, *row));
+            marks.extend((0..batch.num_rows()).filter(goes).map(|row| before + row as u64));
+            before += batch.num_rows() as u64;
         }
-        marks |= known.as_ref();
-        let marks = (marks.len() < rows).then(|| Arc::new(marks));
-        Ok(Some(Marked { file, marks }))
+        Ok(marks)
+    }
+
+    fn missing(&self, column: &str) -> Error {
+        Error::stopped(format!(
+            "table {} has no column {column}, by which the rows are told that others stand in for; build the view anew",
+            self.place.url
+        ))
+    }
+}
+
+impl<'a> Which<'a> {
+    /// Those that a commit names, if it names any.
+    pub(crate) fn of(prepared: &'a PreparedCommit) -> Result<Option<Which<'a>>> {
+        match (&prepared.replaced, &prepared.deleted) {
+            (None, None) => Ok(None),
+            (Some(replaced), None) => Ok(Some(Which::InTimes(replaced))),
+            (None, Some(deleted)) => Ok(Some(Which::WithTexts(deleted))),
+            (Some(_), Some(_)) => Err(Error::bug("a commit names the rows that go in two ways")),
+        }
+    }
+
+    /// As SQL has it.
+    fn predicate(self) -> String {
+        match self {
+            Which::InTimes(Replaced { column, times }) => {
+                let one = |of: &Interval| format!("({column} >= '{}' AND {column} < '{}')", of.start, of.end);
+                times.iter().map(one).collect::<Vec<_>>().join(" OR ")
+            }
+            Which::WithTexts(Deleted { texts }) => {
+                let quoted = |text: &String| format!("'{}'", text.replace('\'', "''"));
+                let one = |(column, texts): (&String, &BTreeSet<String>)| {
+                    format!("{column} IN ({})", texts.iter().map(quoted).collect::<Vec<_>>().join(", "))
+                };
+                texts.iter().map(one).collect::<Vec<_>>().join(" AND ")
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ use super::archive;
 use super::commit::{self, Append, Identified, Rules};
 use super::create::{check_properties, create, differing};
 use super::encode::Encoding;
-use super::replace::{Known, Replace};
+use super::replace::{Known, Replace, Which};
 use super::shape::{Key, Shape};
 use super::tidy::Tidy;
 use super::writer::DeltaEpochWriter;
@@ -185,16 +185,16 @@ impl DeltaSink {
         let judge = |state: &TableState| self.judge(Some(&id), state);
         let (rules, clock) = (Rules { judge: &judge, decide: &decide }, self.clock.as_ref());
         let Some(keyed) = &self.keyed else {
-            if let Some(replaced) = &prepared.replaced {
+            if let Some(which) = Which::of(prepared)? {
                 let (place, shape) = (&self.place, self.shape.as_ref());
                 let known = &mut *self.known.lock().await;
-                let mut replace = Replace { place, prepared, replaced, shape, known, clock };
+                let mut replace = Replace { place, prepared, which, shape, known, clock };
                 return commit::commit(place, state, &identified, &mut replace, clock, rules).await;
             }
             let mut append = Append { prepared, partition_columns: &self.shape.partition_columns };
             return commit::commit(&self.place, state, &identified, &mut append, clock, rules).await;
         };
-        if prepared.replaced.is_some() {
+        if Which::of(prepared)?.is_some() {
             return Err(Error::bug("rows of a keyed table are replaced by their keys"));
         }
         let mut table = keyed.table.lock().await;

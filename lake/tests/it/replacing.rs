@@ -1,12 +1,12 @@
 //! Rows in the place of others: after any sequence of epochs, compactions, races and faults the table has what a list of rows
 //! has that is treated alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use watershed_core::Error;
 use watershed_core::clock::{ManualClock, mix};
-use watershed_core::sink::{PreparedCommit, Replaced, Sink};
+use watershed_core::sink::{Deleted, PreparedCommit, Replaced, Sink};
 use watershed_core::time::{EventTime, Interval};
 use watershed_lake::upkeep::{CompactOptions, compact};
 use watershed_lake::{Create, DeltaSink, Fault, FaultPlan, FaultStore, HistoryOptions, Stores, open_history};
@@ -75,6 +75,13 @@ async fn the_table_has_what_a_list_has() {
             };
             let times = if draw(2) == 0 { vec![] } else { stretches(&mut draw) };
             prepared.replaced = replaced(&times).filter(|_| !times.is_empty());
+            // Or by what is in them.
+            if times.is_empty() && draw(3) == 0 {
+                let gone: BTreeSet<i64> = model.iter().map(|(_, k)| *k).filter(|k| k % 3 == 0).collect();
+                let texts = gone.iter().map(i64::to_string).collect();
+                prepared.deleted = Some(Deleted { texts: BTreeMap::from([("k".to_string(), texts)]) });
+                model.retain(|(_, k)| !gone.contains(k));
+            }
             sink.commit(&identity(epoch, (epoch > 1).then(|| epoch - 1)), &prepared, &BTreeMap::new()).await.unwrap();
             replace(&mut model, &times, &facts);
             if draw(4) == 0 {

@@ -30,6 +30,8 @@ mod vacuum;
 
 mod control;
 
+mod replay;
+
 mod signals;
 
 mod show;
@@ -84,6 +86,16 @@ Examples:
   watershed load 'in/**/*.ndjson' more/ --into s3://warehouse/events --time-column at --partition-by hour
 
 A file is known by its URL, size and SHA-256: loaded again it is skipped, unless --again is given.";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  watershed stop rides                    what is read from now on is read by the new declaration
+  watershed run mended.sql                CREATE OR REPLACE SOURCE …, alone in its file
+  watershed replay rides --dry-run        how many can be read now, and what is wrong with the others
+  watershed replay rides
+
+Each message is used once, whatever is killed when: it leaves the table of late and bad rows in the commit of the job that
+uses it. What still cannot be read stays there, with what is wrong with it now.";
 
 /// A Kappa+ streaming engine for the lakehouse: one SQL query over history and what follows, into open tables.
 #[derive(Parser)]
@@ -166,6 +178,9 @@ enum Command {
     Resume(control::Named),
     /// End the live run of a job at its next safe point
     Stop(control::Named),
+    /// Play back the messages of logs that a job could not read, once its source is mended
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(replay::Replay),
     /// List sources, views and tables
     Tables(show::Tables),
     /// Show the columns of a source, view or table
@@ -212,6 +227,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
             Command::Pause(command) => command.pause(&cli.global).await,
             Command::Resume(command) => command.resume(&cli.global).await,
             Command::Stop(command) => command.stop(&cli.global).await,
+            Command::Replay(command) => command.run(&cli.global).await,
             Command::Jobs(command) => command.run(&cli.global).await,
             Command::Tables(command) => command.run(&cli.global).await,
             Command::Describe(command) => command.run(&cli.global).await,

@@ -208,6 +208,7 @@ impl Progress for Json {
             "watermark": update.watermark.map(|w| w.to_string()),
             "epoch": update.epoch,
             "lag_messages": update.lag_messages,
+            "lag_bytes": update.lag_bytes,
             "lag_ms": update.lag().map(|lag| lag.0 / 1000),
             "account": update.account,
             "state": {

@@ -50,6 +50,7 @@ impl Jobs {
                     "epoch": job.checkpoint.as_ref().map(|c| c.epoch),
                     "watermark": watermark(job).map(|w| w.to_string()),
                     "lag_ms": job.lag().map(|lag| lag / 1000),
+                    "lag_bytes": job.lag_bytes(),
                     "left": job.left.map(|left| json!({
                         "files": left.files,
                         "bytes": left.bytes,
@@ -58,6 +59,7 @@ impl Jobs {
                         "closed_until": left.closed_until.map(|t| t.to_string()),
                         "newest": left.newest.map(|t| t.to_string()),
                         "messages": left.messages,
+                        "message_bytes": left.message_bytes,
                     })),
                     "positions": job.checkpoint.as_ref().map(|c| positions(&c.positions)),
                     "last_commit": job.last_commit.map(|t| t.to_string()),
@@ -78,7 +80,10 @@ impl Jobs {
         let rows = jobs.iter().map(|job| {
             let counts = job.checkpoint.as_ref().map(|c| c.counts).unwrap_or_default();
             let left = job.left.map(|l| match l.messages {
-                Some(messages) => format!("{} messages", count(messages)),
+                Some(messages) => match l.message_bytes.filter(|_| messages > 0) {
+                    Some(estimated) => format!("{} messages, about {}", count(messages), bytes(estimated)),
+                    None => format!("{} messages", count(messages)),
+                },
                 None => format!("{} files, {}", count(l.closed_files), bytes(l.closed_bytes)),
             });
             vec![

@@ -23,12 +23,12 @@ use crate::tails;
 
 /// A job with the surroundings of its plans.
 pub(crate) struct Made {
-    job: Job,
+    pub(super) job: Job,
     /// Its statement would resume if it were said again.
     or_replace: bool,
-    tasks: Arc<TaskContext>,
+    pub(super) tasks: Arc<TaskContext>,
     /// The memory of files being written, while the job runs.
-    writing: MemoryReservation,
+    pub(super) writing: MemoryReservation,
 }
 
 /// Writes the catalog and the tables, and puts the job together, which is one of so many.
@@ -95,7 +95,10 @@ pub(crate) async fn make(session: &mut Session<'_>, planned: Planned, jobs: usiz
     };
     let reads_log = known.sources.values().any(|source| source.tail.is_some());
     let rejected_rows = tails::rejected_schema(&lowered.rejected, reads_log);
-    let storable = Storable::of(&rejected_rows);
+    let mut storable = Storable::of(&rejected_rows);
+    if let Some(table) = tables::info(engine, &late).await? {
+        storable = storable.fitted_to(&table.schema)?;
+    }
     let rejected = TableSpec {
         schema: storable.schema().clone(),
         partition_by: vec![],
@@ -131,16 +134,7 @@ pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (S
     let name = made.job.name.clone();
     let or_replace = made.or_replace;
     let _writing = made.writing;
-    let (home, path) = engine.home();
-    let context = Context {
-        clock: engine.clock().clone(),
-        home: home.clone(),
-        home_path: path.clone(),
-        tasks: made.tasks,
-        progress: options.progress.clone(),
-        stop: options.stop.clone(),
-    };
-    let ended = watershed_runtime::run(made.job, &context).await;
+    let ended = watershed_runtime::run(made.job, &context(engine, options, made.tasks)).await;
     let ended = ended.map_err(|e| match e {
         Error::Stopped(message) if or_replace && message.contains("CREATE OR REPLACE") => Error::Stopped(format!(
             "{message} (this one was made by CREATE OR REPLACE, which goes on when said again: drop it first)"
@@ -148,6 +142,18 @@ pub(crate) async fn run(engine: &Engine, options: &RunOptions, made: Made) -> (S
         other => other,
     });
     (name, ended)
+}
+
+pub(super) fn context(engine: &Engine, options: &RunOptions, tasks: Arc<TaskContext>) -> Context {
+    let (home, path) = engine.home();
+    Context {
+        clock: engine.clock().clone(),
+        home: home.clone(),
+        home_path: path.clone(),
+        tasks,
+        progress: options.progress.clone(),
+        stop: options.stop.clone(),
+    }
 }
 
 /// Says which job an error is of, where the error does not.

@@ -88,15 +88,7 @@ impl Facts {
                     entry.name
                 )));
             }
-            let input = Input {
-                tail: None,
-                follow: false,
-                name: name.clone(),
-                history: source.history.clone(),
-                delay: source.delay,
-                bounded: source.bounded,
-                max_leak: source.max_leak,
-            };
+            let input = source.input();
             let mut files = read_so_far(&input, position, checkpoints).await?;
             source.history.look(&mut files.iter_mut().collect::<Vec<_>>()).await?;
             let deleted = source.history.deleted(&files).await?;

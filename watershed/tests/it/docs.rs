@@ -177,6 +177,24 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             broker.produce("rides", (0..48).map(ride));
             Ok(())
         }
+        "rides whose times are numbers" => {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            let ride = |n: i64| {
+                let text = format!(r#"{{"at":{},"city":"Oslo","km":{n}}}"#, 1_714_608_000_000 + n * 60_000);
+                (0, None, Some(text.into_bytes()), None)
+            };
+            broker.produce("rides", (0..12).map(ride));
+            world.sql("INSERT INTO rides SELECT at, city, km, _part, _offset FROM rides_log;")?;
+            let mended = format!(
+                "CREATE OR REPLACE SOURCE rides_log (
+                     at TIMESTAMP, city VARCHAR, km BIGINT, _part INT, _offset BIGINT,
+                     WATERMARK FOR at AS at - INTERVAL '10 minutes'
+                 ) WITH (tail = 'kafka://{}/rides', format = 'json', json.timestamp = 'ms');",
+                broker.address()
+            );
+            world.write("mended.sql", &mended);
+            Ok(())
+        }
         "events in a topic" => {
             let broker = Broker::shared().ok_or("there is no Kafka")?;
             broker.create("events", 1, &[]);

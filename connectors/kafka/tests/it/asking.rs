@@ -80,8 +80,8 @@ async fn a_group_is_told_where_the_job_is_if_it_was_named() {
     let Some(topic) = Topic::new(2, &[]) else { return };
     topic.write_numbers(0..20, 2);
     let group = format!("group-{}", topic.name);
-    let place = |next| PartPosition { next, newest: None };
-    let position = TailPosition { id: None, parts: BTreeMap::from([(0, place(7)), (1, place(3))]), overlap: None };
+    let parts = BTreeMap::from([(0, PartPosition::at(7)), (1, PartPosition::at(3))]);
+    let position = TailPosition { parts, ..TailPosition::default() };
     topic.tail(&[]).report(&position).await.unwrap();
     let tail = topic.tail(&[("group.id", &group)]);
     let monitor: BaseConsumer =

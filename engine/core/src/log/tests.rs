@@ -71,14 +71,27 @@ fn where_only_times_tell_the_log_has_to_reach_back_into_the_history() {
 
 #[test]
 fn a_job_reads_on_where_it_stood_or_not_at_all() {
-    let stands = |next| PartPosition { next, newest: None };
-    let position = TailPosition { id: Some("a".into()), parts: BTreeMap::from([(0, stands(10))]), overlap: None };
+    let parts = BTreeMap::from([(0, PartPosition::at(10))]);
+    let position = TailPosition { id: Some("a".into()), parts, overlap: None };
     assert_eq!(resume(&position, &log(&[(0, 10..10), (1, 3..9)]), "l").unwrap(), BTreeMap::from([(0, 10), (1, 3)]));
     let forgotten = resume(&position, &log(&[(0, 12..20)]), "l").unwrap_err().to_string();
     assert!(forgotten.contains("offsets 10 to 11 of part 0 are gone"), "{forgotten}");
     for odd in [log(&[(0, 0..9)]), log(&[]), LogState { id: Some("b".into()), ..log(&[(0, 0..20)]) }] {
         assert!(resume(&position, &odd, "l").unwrap_err().to_string().contains("made anew"));
     }
+}
+
+#[test]
+fn a_lag_in_bytes_is_by_what_was_read_lately() {
+    let stands = |next, message_bytes| PartPosition { message_bytes, ..PartPosition::at(next) };
+    let has = log(&[(0, 5..20), (1, 0..7), (2, 0..4)]);
+    let of = |parts: &[(Part, PartPosition)]| lag(&parts.iter().copied().collect(), &has);
+    let read = [(0, stands(10, Some(100))), (1, stands(7, Some(300)))];
+    // 10 of the first; the third is new, and like the two others.
+    assert_eq!(of(&read), Lag { messages: 14, bytes: Some(10 * 100 + 4 * 200) });
+    assert_eq!(of(&[(0, stands(2, None))]), Lag { messages: 26, bytes: None });
+    let all = [(0, stands(20, None)), (1, stands(7, None)), (2, stands(4, None))];
+    assert_eq!(of(&all), Lag { messages: 0, bytes: Some(0) });
 }
 
 #[test]

@@ -28,9 +28,10 @@ impl Runner {
         let replaced = together(self.replaced.take(), early);
         let archived = self.job.archive.as_ref().and_then(|archive| archived(archive, &self.positions));
         let result = PreparedCommit { archived, replaced, ..writers.main.finish().await? };
+        let rejected = PreparedCommit { deleted: self.relisted.take(), ..writers.rejects.finish().await? };
         let prepared = BTreeMap::from([
             (self.job.sink.name().to_string(), result),
-            (self.job.rejects.name().to_string(), writers.rejects.finish().await?),
+            (self.job.rejects.name().to_string(), rejected),
         ]);
         self.settle().await?;
         let manifest = self.manifest(prepared, ended);

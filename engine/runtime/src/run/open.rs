@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::common::runtime::JoinSet;
+use uuid::Uuid;
 use watershed_core::epoch::Counts;
 use watershed_core::operator::{Operator, StateSize};
 use watershed_core::tail::Start;
@@ -29,108 +31,37 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
              of them",
         ));
     }
-    let attempt = context.clock.id();
-    let reins = Reins::take(&job, context, own.clone(), attempt).await;
-    // Histories are pinned when it goes on, not hours before.
-    reins.opened(&job.name, context).await;
-    let began = context.clock.elapsed();
-    let context = &Context { tasks: rest::paced(&context.tasks, &reins.pacer), ..context.clone() };
-    let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
-    let start = recover::start(&job, &checkpoints).await?;
-    let mut job = job;
-    let manifest = start.manifest.as_ref();
-    if manifest.is_some_and(|m| m.ended) {
-        return Err(Error::stopped(format!(
-            "job {} was ended by --final and its last windows are closed; build it anew with CREATE OR REPLACE to go on",
-            job.name
-        )));
+    let mut begun = Begun::of(job, context, own).await?;
+    if let Order::Pause { since } = begun.reins.order() {
+        return Ok(begun.paused(since));
     }
-    if let Order::Pause { since } = reins.order() {
-        return Ok(Summary {
-            paused: Some(since),
-            total: manifest.map(|m| m.counts).unwrap_or_default(),
-            watermark: manifest.and_then(|m| known(m.watermark)),
-            epoch: start.epoch,
-            ..Summary::nothing(&job.name)
-        });
+    if let Some(replay) = &begun.start.replay {
+        recover::same_dimensions(&begun.job, replay)?;
+        recover::no_logs(&begun.job, replay)?;
     }
-    if let Some(replay) = &start.replay {
-        recover::same_dimensions(&job, replay)?;
-        recover::no_logs(&job, replay)?;
+    let mut inputs = std::mem::take(&mut begun.job.inputs);
+    let manifest = begun.start.manifest.as_ref();
+    if manifest.is_none() {
+        begin_behind_archive(&begun.job, &mut inputs).await?;
     }
     let no_positions = BTreeMap::new();
-    let mut inputs = std::mem::take(&mut job.inputs);
-    if manifest.is_none() {
-        begin_behind_archive(&job, &mut inputs).await?;
-    }
-    let tails = inputs.iter().filter_map(|i| Some((i.name.clone(), Arc::clone(&i.tail.as_ref()?.tail)))).collect();
     let mut sources = Sources::open(
         inputs.clone(),
         manifest.map_or(&no_positions, |m| &m.positions),
         manifest.map_or(EventTime::MIN, |m| m.watermark),
         manifest.is_some_and(|m| !m.state.is_empty()),
-        &job.settings,
-        job.goal,
+        &begun.job.settings,
+        begun.job.goal,
         &context.clock,
-        &checkpoints,
-        start.replay.as_ref(),
-        job.graph.parallelism,
+        &begun.checkpoints,
+        begun.start.replay.as_ref(),
+        begun.job.graph.parallelism,
     )
     .await?
-    .joined_with(&job.dimensions);
-    let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();
-    let mut operators: Vec<Vec<Box<dyn Operator>>> = job.graph.stages.iter().map(shards_of).collect();
-    let held = match manifest {
-        Some(manifest) => recover::restore(manifest, &job.graph.stages, &mut operators, &checkpoints).await?,
-        None => Held::new(),
-    };
-    let runner = slot.insert(Runner {
-        shards: shards(&job, operators, context),
-        writers: Writers::start(&job)?,
-        attempt,
-        epoch: start.epoch,
-        watermark: manifest.map_or(EventTime::MIN, |m| m.watermark),
-        positions: manifest.map(|m| m.positions.clone()).unwrap_or_default(),
-        before: manifest.map(|m| m.counts).unwrap_or_default(),
-        run: Counts::default(),
-        committed: start.committed,
-        tails,
-        state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
-        state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
-        held,
-        repairer: job.recompute.as_ref().map(|recompute| Repairer::new(recompute, &inputs, began)),
-        repairs: manifest.map(|m| m.repairs.clone()).unwrap_or_default(),
-        missed: vec![],
-        shown: Shown {
-            until: match manifest {
-                // What a lost epoch has put out is not known.
-                Some(m) if job.early.is_some() && start.epoch > m.epoch => Some(m.watermark),
-                other => other.and_then(|m| m.early),
-            },
-            at: began,
-            ..Shown::default()
-        },
-        replaced: None,
-        replay: start.replay,
-        committing: None,
-        tidying: JoinSet::new(),
-        steps_in_epoch: 0,
-        epoch_began: context.clock.elapsed(),
-        began,
-        commits: 0,
-        lag: None,
-        told: began,
-        peak: StateSize::default(),
-        bytes_done: 0,
-        bytes_total: sources.bytes_left(),
-        newest: sources.known_until(),
-        join: sources.join(),
-        job: Arc::new(job),
-        checkpoints,
-        kept: rest::Kept { watermark: manifest.map_or(EventTime::MIN, |m| m.watermark), run: Counts::default() },
-        reins,
-        context: context.clone(),
-    });
+    .joined_with(&begun.job.dimensions);
+    let runner = slot.insert(begun.runner(&inputs).await?);
+    (runner.bytes_total, runner.newest) = (sources.bytes_left(), sources.known_until());
+    runner.join = sources.join();
     let replays = runner.replay.is_some();
     let summary = runner.drive(&mut sources).await?;
     if !replays || summary.stopped {
@@ -154,6 +85,111 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
     (runner.bytes_total, runner.newest) = (runner.bytes_done + sources.bytes_left(), sources.known_until());
     runner.join = sources.join();
     Ok(Summary { nothing_new: false, ..runner.drive(&mut sources).await? })
+}
+
+/// A job at its newest manifest, the epoch in doubt settled.
+pub(super) struct Begun {
+    pub(super) job: Job,
+    context: Context,
+    attempt: Uuid,
+    pub(super) reins: Reins,
+    began: Duration,
+    checkpoints: Checkpoints,
+    pub(super) start: recover::Start,
+}
+
+impl Begun {
+    /// Waits for the hours in which the job may run, and goes back to where it stood. A job that was ended is refused.
+    pub(super) async fn of(job: Job, context: &Context, own: &Stop) -> Result<Begun> {
+        let attempt = context.clock.id();
+        let reins = Reins::take(&job, context, own.clone(), attempt).await;
+        // Histories are pinned when it goes on, not hours before.
+        reins.opened(&job.name, context).await;
+        let began = context.clock.elapsed();
+        let context = Context { tasks: rest::paced(&context.tasks, &reins.pacer), ..context.clone() };
+        let checkpoints = Checkpoints::new(Arc::clone(&context.home), &context.home_path, &job.name, job.incarnation);
+        let start = recover::start(&job, &checkpoints).await?;
+        if start.manifest.as_ref().is_some_and(|m| m.ended) {
+            return Err(Error::stopped(format!(
+                "job {} was ended by --final and its last windows are closed; build it anew with CREATE OR REPLACE to go on",
+                job.name
+            )));
+        }
+        Ok(Begun { job, context, attempt, reins, began, checkpoints, start })
+    }
+
+    /// What is said of a job that does nothing because it is paused.
+    fn paused(&self, since: EventTime) -> Summary {
+        let manifest = self.start.manifest.as_ref();
+        Summary {
+            paused: Some(since),
+            total: manifest.map(|m| m.counts).unwrap_or_default(),
+            watermark: manifest.and_then(|m| known(m.watermark)),
+            epoch: self.start.epoch,
+            ..Summary::nothing(&self.job.name)
+        }
+    }
+
+    /// What goes on from there, with the state restored, over these sources.
+    pub(super) async fn runner(self, inputs: &[Input]) -> Result<Runner> {
+        let Begun { job, context, attempt, reins, began, checkpoints, start } = self;
+        let manifest = start.manifest.as_ref();
+        let shards_of = |stage: &Stage| (0..job.graph.parallelism).map(|i| (stage.operator)(i)).collect();
+        let mut operators: Vec<Vec<Box<dyn Operator>>> = job.graph.stages.iter().map(shards_of).collect();
+        let held = match manifest {
+            Some(manifest) => recover::restore(manifest, &job.graph.stages, &mut operators, &checkpoints).await?,
+            None => Held::new(),
+        };
+        let tail = |input: &Input| Some((input.name.clone(), Arc::clone(&input.tail.as_ref()?.tail)));
+        Ok(Runner {
+            shards: shards(&job, operators, &context),
+            writers: Writers::start(&job)?,
+            attempt,
+            epoch: start.epoch,
+            watermark: manifest.map_or(EventTime::MIN, |m| m.watermark),
+            positions: manifest.map(|m| m.positions.clone()).unwrap_or_default(),
+            before: manifest.map(|m| m.counts).unwrap_or_default(),
+            run: Counts::default(),
+            committed: start.committed,
+            tails: inputs.iter().filter_map(tail).collect(),
+            state: manifest.map(|m| m.state.clone()).unwrap_or_default(),
+            state_shards: manifest.map_or(job.graph.parallelism, |m| m.shards),
+            held,
+            repairer: job.recompute.as_ref().map(|recompute| Repairer::new(recompute, inputs, began)),
+            repairs: manifest.map(|m| m.repairs.clone()).unwrap_or_default(),
+            missed: vec![],
+            shown: Shown {
+                until: match manifest {
+                    // What a lost epoch has put out is not known.
+                    Some(m) if job.early.is_some() && start.epoch > m.epoch => Some(m.watermark),
+                    other => other.and_then(|m| m.early),
+                },
+                at: began,
+                ..Shown::default()
+            },
+            replaced: None,
+            relisted: None,
+            replay: start.replay,
+            committing: None,
+            tidying: JoinSet::new(),
+            steps_in_epoch: 0,
+            epoch_began: context.clock.elapsed(),
+            began,
+            commits: 0,
+            lag: None,
+            told: began,
+            peak: StateSize::default(),
+            bytes_done: 0,
+            bytes_total: 0,
+            newest: None,
+            join: manifest.map_or(0, |m| m.join),
+            kept: rest::Kept { watermark: manifest.map_or(EventTime::MIN, |m| m.watermark), run: Counts::default() },
+            job: Arc::new(job),
+            checkpoints,
+            reins,
+            context,
+        })
+    }
 }
 
 /// A job that makes an archive which is there already, because another made it before, goes on with it.

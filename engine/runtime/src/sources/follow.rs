@@ -19,7 +19,7 @@ use super::{Next, Sources};
 const EVERY: Duration = Duration::from_secs(1);
 
 impl Sources {
-    pub(super) fn follows(&self) -> bool {
+    pub(crate) fn follows(&self) -> bool {
         self.inputs.iter().any(|p| p.input.follow)
     }
 
@@ -52,6 +52,7 @@ impl Sources {
         let (input, before) = (pinned.input.clone(), std::mem::take(&mut pinned.position));
         let now = self.clock.now();
         *pinned = Pinned::at(input, before, newer, &self.settings, now, &self.checkpoints).await?;
+        self.came += self.unread(&self.inputs[i]);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use watershed_core::epoch::Position;
 use watershed_core::history::{Records, Snapshot, Version};
-use watershed_core::log::{self, STEP};
+use watershed_core::log::{self, Lag, STEP};
 use watershed_core::sink::Archived;
 use watershed_core::slice;
 use watershed_core::tail::{LogState, PartPosition, Start, TailPosition};
@@ -39,10 +39,9 @@ impl Sources {
         futures::future::select_all(ready).await.0
     }
 
-    /// Messages that the logs have and that were not read, as far as known; `None` if no log is read.
-    pub(crate) fn lag(&self) -> Option<u64> {
-        let lags: Vec<u64> = self.inputs.iter().filter_map(|p| Some(p.feed.as_ref()?.lag())).collect();
-        (!lags.is_empty()).then(|| lags.iter().sum())
+    /// What the logs have and was not read, as far as known; `None` if no log is read.
+    pub(crate) fn lag(&self) -> Option<Lag> {
+        self.inputs.iter().filter_map(|p| Some(p.feed.as_ref()?.lag())).reduce(|a, b| a + b)
     }
 
     pub(crate) fn reads_logs(&self) -> bool {
@@ -215,8 +214,8 @@ pub(super) async fn resume(
     let state = tail.tail.look().await?;
     let from = log::resume(position, &state, tail.tail.location())?;
     let part = |(part, next)| {
-        let newest = position.parts.get(&part).and_then(|at| at.newest);
-        (part, PartPosition { next, newest })
+        let before = position.parts.get(&part).copied().unwrap_or(PartPosition::at(next));
+        (part, PartPosition { next, ..before })
     };
     let id = position.id.clone().or_else(|| state.id.clone());
     let known = match position.overlap {
@@ -266,7 +265,7 @@ pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapsho
     };
     let part = |(part, last): (i32, i64)| {
         let newest = records.newest.get(&Archived::application(&name, part)).copied();
-        (part, PartPosition { next: last + 1, newest })
+        (part, PartPosition { newest, ..PartPosition::at(last + 1) })
     };
     Ok(Some(TailPosition { parts: parts.into_iter().map(part).collect(), ..TailPosition::default() }))
 }
@@ -281,21 +280,21 @@ async fn by_time(
     let from = tail.tail.at_time(overlaps_from).await?;
     let open = tail.tail.at_time(newest.minus(tail.grace)).await?;
     let from = log::seam_by_time(&from, &open, state, tail.tail.location())?;
-    let part = |(part, next)| (part, PartPosition { next, newest: None });
+    let part = |(part, next)| (part, PartPosition::at(next));
     Ok(TailPosition { parts: from.into_iter().map(part).collect(), ..TailPosition::default() })
 }
 
 fn with_times(from: BTreeMap<i32, i64>, archived: &TailPosition) -> TailPosition {
     let part = |(part, next)| {
         let newest = archived.parts.get(&part).and_then(|at| at.newest);
-        (part, PartPosition { next, newest })
+        (part, PartPosition { newest, ..PartPosition::at(next) })
     };
     TailPosition { parts: from.into_iter().map(part).collect(), ..TailPosition::default() }
 }
 
 /// Where a log without a history begins.
 async fn begin(tail: &TailInput, state: &LogState) -> Result<TailPosition> {
-    let at = |next| PartPosition { next, newest: None };
+    let at = PartPosition::at;
     let parts = match &tail.start {
         Start::Earliest => state.parts.iter().map(|(part, has)| (*part, at(has.start))).collect(),
         Start::Latest => state.parts.iter().map(|(part, has)| (*part, at(has.end))).collect(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use watershed_core::cut;
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, History, LONG, Snapshot, Times};
-use watershed_core::increment::increment;
+use watershed_core::history::{DataFile, History, LONG, Snapshot, Times, Version};
+use watershed_core::increment::{Increment, increment};
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice;
 use watershed_core::time::Interval;
@@ -155,18 +155,7 @@ async fn catch_up(
     if then == now.version {
         return Ok((position, vec![]));
     }
-    let mut then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
-    by_pieces(input, &mut then, &position).await?;
-    let mut changes = input.history.changes(&then, now).await?;
-    if then.by_statistics || position.cut {
-        let mut added = vec![];
-        for (interval, file) in changes.added {
-            let pieces = cut_at(input.history.as_ref(), vec![file], then.by_statistics, position.boundary).await?;
-            added.extend(pieces.into_iter().map(|piece| (interval, piece)));
-        }
-        changes.added = added;
-    }
-    let grown = increment(&then, now, changes, &position);
+    let grown = grown(input, then, &position, now, checkpoints).await?;
     if let (Some(gone), OnChange::Stop) = (grown.gone, on_change) {
         return Err(Error::stopped(format!(
             "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
@@ -180,4 +169,26 @@ async fn catch_up(
     position.keepsake = checkpoints.keep(now).await?;
     let changed = if on_change == OnChange::Repair { grown.changed } else { vec![] };
     Ok((position, changed))
+}
+
+/// What a history has grown by since a version, as a position at that version sees it.
+pub(crate) async fn grown(
+    input: &Input,
+    then: Version,
+    position: &Position,
+    now: &Snapshot,
+    checkpoints: &Checkpoints,
+) -> Result<Increment> {
+    let mut then = pin_at(input, &Position { version: Some(then), ..position.clone() }, checkpoints).await?;
+    by_pieces(input, &mut then, position).await?;
+    let mut changes = input.history.changes(&then, now).await?;
+    if then.by_statistics || position.cut {
+        let mut added = vec![];
+        for (interval, file) in changes.added {
+            let pieces = cut_at(input.history.as_ref(), vec![file], then.by_statistics, position.boundary).await?;
+            added.extend(pieces.into_iter().map(|piece| (interval, piece)));
+        }
+        changes.added = added;
+    }
+    Ok(increment(&then, now, changes, position))
 }

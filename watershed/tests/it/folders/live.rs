@@ -36,6 +36,28 @@ fn files_are_read_as_they_appear() {
 }
 
 #[test]
+fn the_lag_is_the_bytes_of_what_was_not_read() {
+    let world = World::new();
+    let all = rides(33, 0..3_000, 30);
+    let sql = source("format = 'json', tail = 'commits'") + HOURLY;
+    let lag = || {
+        let out = world.command(&["jobs", "--json"]).output().unwrap();
+        let job: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        job["lag_bytes"].as_u64().unwrap()
+    };
+    world.put("0.json", &json(&all[..2_000]));
+    world.run(&sql, &["--until", "caught-up"]);
+    assert_eq!(lag(), 0);
+    // Of times that were read before, and of later ones.
+    let came = [json(&all[..500]), json(&all[2_000..])];
+    world.put("1.json", &came[0]);
+    world.put("2.json", &came[1]);
+    assert_eq!(lag(), came.iter().map(|bytes| bytes.len() as u64).sum::<u64>());
+    world.run(&sql, &["--until", "caught-up"]);
+    assert_eq!(lag(), 0);
+}
+
+#[test]
 fn killed_anywhere_no_file_is_lost_and_none_is_twice() {
     let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(32);
     let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);

@@ -3,17 +3,22 @@
 pub(crate) mod broker;
 
 mod by_time;
+
 mod debezium;
 
 mod history_and_log;
 
 mod kills;
 
+mod lag;
+
 mod messages;
 
 mod protobuf;
 
 mod repaired;
+
+mod replayed;
 
 mod sink;
 
