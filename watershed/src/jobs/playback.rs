@@ -25,6 +25,14 @@ pub(crate) fn check_playback(planned: &Planned) -> Result<()> {
              the archive of the log, and build the view anew with CREATE OR REPLACE",
         );
     }
+    let by_time = planned.known.sources.values().find(|s| s.tail.as_ref().is_some_and(|tail| !tail.key().is_empty()));
+    if let Some(source) = by_time {
+        return refuse(&format!(
+            "source {} is joined with its log by event time (key = '…'), so whether its table has these messages already is not known; \
+             write them to the log once more instead",
+            source.name
+        ));
+    }
     match &planned.output {
         Output::Table { spec, .. } if spec.key.as_ref().is_some_and(|key| key.sequence_by.is_none()) => refuse(
             "its table has a key and no sequence_by, so an old message would take the place of what newer ones have written; write \
