@@ -196,11 +196,8 @@ async fn left(engine: &Engine, session: &Session<'_>, entry: &Entry, checkpoint:
         let position = checkpoint.and_then(|c| c.positions.get(&source.name)).cloned().unwrap_or_default();
         if let (Some(stands), Some(tail)) = (&position.tail, &opened.tail) {
             let has = tail.log().look().await?;
-            let unread = has.parts.iter().map(|(part, has)| {
-                let next = stands.parts.get(part).map_or(has.start, |at| at.next.max(has.start));
-                u64::try_from(has.end - next).unwrap_or(0)
-            });
-            left.messages = Some(left.messages.unwrap_or(0) + unread.sum::<u64>());
+            let unread = has.unread(|part| stands.parts.get(&part).map(|at| at.next));
+            left.messages = Some(left.messages.unwrap_or(0) + unread);
             continue;
         }
         let snapshot = opened.history.pin(None).await?;

@@ -232,7 +232,7 @@ impl OpenTail {
         let (name, of, schema) = (source.to_string(), Arc::clone(&origin), Arc::clone(rejected));
         TailInput {
             tail: Arc::clone(&self.tail),
-            decode: Arc::clone(&self.decode),
+            decode: Some(Arc::clone(&self.decode)),
             time: self.time,
             origin,
             start: self.declared.start.clone(),

@@ -109,12 +109,14 @@ pub fn resume(position: &TailPosition, log: &LogState, location: &str) -> Result
             return Err(anew(location, &what));
         }
         if stands.next < has.start {
+            let message = |offset| log.numbering.message(offset);
             return Err(Error::stopped(format!(
-                "{location} has forgotten messages that were not read: offsets {} to {} of part {part} are gone (it begins \
-                 at {} now); build the view anew from a table that has them (CREATE OR REPLACE), and keep the log longer",
-                stands.next,
-                has.start - 1,
-                has.start
+                "{location} has forgotten messages that were not read: {}s {} to {} of part {part} are gone (it begins at {} now); \
+                 build the view anew from a table that has them (CREATE OR REPLACE), and keep the log longer",
+                log.numbering.name(),
+                message(stands.next),
+                message(has.start - 1),
+                message(has.start)
             )));
         }
         from.insert(*part, stands.next);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::tail::PartPosition;
+use crate::tail::{Numbering, PartPosition, VERSION};
 
 fn part(newest: Option<i64>, head: Option<i64>, at_end: bool, idle: bool) -> PartStanding {
     PartStanding { newest: newest.map(EventTime), head: head.map(EventTime), at_end, idle }
@@ -38,7 +38,7 @@ fn parts_are_read_in_step() {
 }
 
 fn log(parts: &[(Part, Range<i64>)]) -> LogState {
-    LogState { id: None, parts: parts.iter().cloned().collect() }
+    LogState { parts: parts.iter().cloned().collect(), ..LogState::default() }
 }
 
 #[test]
@@ -68,6 +68,24 @@ fn a_job_reads_on_where_it_stood_or_not_at_all() {
     for odd in [log(&[(0, 0..9)]), log(&[]), LogState { id: Some("b".into()), ..log(&[(0, 0..20)]) }] {
         assert!(resume(&position, &odd, "l").unwrap_err().to_string().contains("made anew"));
     }
+}
+
+#[test]
+fn a_log_of_versions_speaks_of_versions() {
+    let versions = |range: Range<i64>| LogState {
+        numbering: Numbering::Versions,
+        ..log(&[(0, range.start * VERSION..range.end * VERSION)])
+    };
+    // Within version 3.
+    let position = |next| TailPosition { id: None, parts: BTreeMap::from([(0, PartPosition { next, newest: None })]) };
+    let within = 3 * VERSION + 17;
+    assert_eq!(resume(&position(within), &versions(3..9), "l").unwrap(), BTreeMap::from([(0, within)]));
+    assert_eq!(versions(0..9).unread(|_| Some(within)), 6);
+    assert_eq!(versions(2..9).unread(|_| None), 7);
+    assert_eq!(versions(0..9).unread(|_| Some(9 * VERSION)), 0);
+    let forgotten = resume(&position(within), &versions(5..9), "l").unwrap_err().to_string();
+    assert!(forgotten.contains("versions 3 to 4 of part 0 are gone (it begins at 5 now)"), "{forgotten}");
+    assert!(resume(&position(10 * VERSION), &versions(0..9), "l").unwrap_err().to_string().contains("made anew"));
 }
 
 #[test]
