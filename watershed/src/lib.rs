@@ -88,6 +88,8 @@ mod sources;
 
 mod tails;
 
+mod chained;
+
 mod handover;
 
 mod names;
