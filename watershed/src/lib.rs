@@ -91,6 +91,8 @@ mod tails;
 
 mod keys;
 
+mod chained;
+
 mod handover;
 
 mod names;

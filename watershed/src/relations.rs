@@ -20,6 +20,7 @@ use crate::late;
 use crate::layers::Layers;
 use crate::names::names;
 use crate::sources::{Declared, OpenSource};
+use crate::tails::OpenTail;
 
 /// A planner, and what it was made to know.
 pub(crate) struct Known {
@@ -95,6 +96,14 @@ async fn once(
         match entry.kind {
             Kind::Source => {
                 let source = opened(declared(engine, layers, entry)?.at_once(), entry).await?;
+                if source.tail.as_ref().is_some_and(OpenTail::gives_rows) {
+                    return Err(Error::input(format!(
+                        "{0} is the changes of a table as they come, which a query that runs once cannot read; ask for those \
+                         that there are: FROM CHANGES('{1}', 0)",
+                        entry.name,
+                        source.layout().location
+                    )));
+                }
                 if !source.has_history {
                     return Err(Error::input(format!(
                         "{0} is a log, which a query that runs once cannot read; make a view over it, or an archive (INSERT INTO \

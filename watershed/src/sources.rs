@@ -14,13 +14,14 @@ use watershed_lake::{HistoryOptions, Stores, open_history};
 use watershed_plan::{CreateSource, SourceTable};
 use watershed_runtime::Input;
 
+use crate::chained::{CHANGES, DeclaredChanges};
 use crate::engine::{Engine, shown};
 use crate::folders::DeclaredFiles;
 use crate::layers::{Layers, Scope, With};
 use crate::tails::{DeclaredTail, OpenTail};
 
 /// Options of `CREATE SOURCE … WITH` besides settings and those of the object store.
-const OWN: [&str; 6] = ["lake", "tail", "format", "start", "archive", "key"];
+const OWN: [&str; 7] = ["lake", "tail", "format", "start", "archive", "key", "primary_key"];
 
 /// The tail of a source whose table's commits are read as they come.
 const COMMITS: &str = "commits";
@@ -36,6 +37,8 @@ pub(crate) struct Declared {
     pub(crate) tail: Option<DeclaredTail>,
     /// Its tail is what is committed to its table.
     follow: bool,
+    /// Its tail, and all of it, is what becomes of its table.
+    changes: Option<DeclaredChanges>,
     /// Its history is a folder of text files.
     files: Option<DeclaredFiles>,
     /// Who reads it needs no order.
@@ -80,27 +83,39 @@ impl Declared {
         let settings = layers.resolve(&with.settings)?;
         let own = |name: &'static str| with.own(name).map(str::to_string);
         let follow = with.own("tail") == Some(COMMITS);
-        let tail = match with.own("tail").filter(|_| !follow) {
+        let changes = match with.own("tail") == Some(CHANGES) {
+            true => Some(DeclaredChanges::new(own, &settings, &what)?),
+            false => None,
+        };
+        let tail = match with.own("tail").filter(|_| !follow && changes.is_none()) {
             Some(url) => Some(DeclaredTail::new(url, own, with.log.clone(), &settings, &what)?),
             None => None,
         };
-        let files = match with.own("format").filter(|_| with.own("lake").is_some() && tail.is_none()) {
+        let has_files = with.own("lake").is_some() && tail.is_none() && changes.is_none();
+        let files = match with.own("format").filter(|_| has_files) {
             Some(format) => Some(DeclaredFiles::new(format, source, with.log.clone(), settings.on_error, &what)?),
             None => None,
         };
         let of_format = with.own("format").map(|_| "format").into_iter().chain(with.log.keys().map(String::as_str));
         let of_log = ["start", "archive", "key"].into_iter().filter(|name| with.own(name).is_some());
+        let of_log = of_log.filter(|name| *name != "start" || changes.is_none());
         let lonely = of_format.filter(|_| files.is_none()).chain(of_log).next().filter(|_| tail.is_none());
         if let Some(name) = lonely {
             return Err(Error::sql(format!(
                 "{what}: `{name}` speaks of a log, and there is none: give tail = 'kafka://…'"
             )));
         }
+        if changes.is_none() && with.own("primary_key").is_some() {
+            return Err(Error::sql(format!(
+                "{what}: `primary_key` is for tail = '{CHANGES}' of a table without a key of its own"
+            )));
+        }
         let lake = own("lake");
         match (&lake, &tail) {
-            (None, None) if follow => {
+            (None, None) if follow || changes.is_some() => {
                 return Err(Error::sql(format!(
-                    "{what}: tail = '{COMMITS}' are those of a table: say which (lake = 'location')"
+                    "{what}: tail = '{}' are those of a table: say which (lake = 'location')",
+                    if follow { COMMITS } else { CHANGES }
                 )));
             }
             (None, None) => {
@@ -127,7 +142,7 @@ impl Declared {
                     "{what}: `start` is for a log without a history; this one begins where its lake table ends"
                 )));
             }
-            _ if settings.bounded && (follow || tail.is_some()) => {
+            _ if settings.bounded && (follow || tail.is_some() || changes.is_some()) => {
                 return Err(Error::sql(format!("{what}: `bounded` is for a history that ends, and this one goes on")));
             }
             _ => {}
@@ -139,6 +154,7 @@ impl Declared {
             lake,
             tail,
             follow,
+            changes,
             columns: source.columns.clone().filter(|_| files.is_none()),
             files,
             unordered: false,
@@ -163,6 +179,11 @@ impl Declared {
     pub(crate) async fn open(&self, location: &str) -> Result<OpenSource> {
         if let (None, Some(tail)) = (&self.lake, &self.tail) {
             return self.open_log(tail).map_err(|e| in_source(&self.name, e));
+        }
+        if let Some(changes) = &self.changes {
+            let open = changes.open(&self.stores, location, self.time_column.as_deref()).await;
+            let (tail, columns, time_column) = open.map_err(|e| in_source(&self.name, e))?;
+            return Ok(self.of_log(tail, layout_of_log(location, &columns), time_column));
         }
         let open = async |time_column: Option<String>, untimed: bool| {
             let (time_partition, time_zone) = (self.time_partition.clone(), self.time_zone);
@@ -209,23 +230,20 @@ impl Declared {
             Some(declared) => Arc::clone(declared),
             None => tail.columns(&self.variables)?.ok_or_else(|| Error::bug("a log has no columns"))?,
         };
-        let layout = Layout {
-            location: tail.url.clone(),
-            store: "file:///".to_string(),
-            file_schema: Arc::clone(&columns),
-            partition_columns: vec![],
-            time_partition: None,
-            stored: None,
-            inferred: false,
-            text: None,
-        };
+        let layout = layout_of_log(&tail.url, &columns);
         let time_column = match &self.time_column {
             Some(declared) => declared.clone(),
             None => own_time_column(&layout)?,
         };
-        Ok(OpenSource {
+        let tail = tail.open(&columns, &time_column, None, &self.variables, &self.clock, Some(self.made))?;
+        Ok(self.of_log(tail, layout, time_column))
+    }
+
+    /// A source that is a log alone.
+    fn of_log(&self, tail: OpenTail, layout: Layout, time_column: String) -> OpenSource {
+        OpenSource {
             name: self.name.clone(),
-            tail: Some(tail.open(&columns, &time_column, None, &self.variables, &self.clock, Some(self.made))?),
+            tail: Some(tail),
             time_column,
             follow: false,
             delay: self.delay,
@@ -234,7 +252,7 @@ impl Declared {
             history: Arc::new(NoHistory(layout)),
             has_history: false,
             stores: self.stores.clone(),
-        })
+        }
     }
 
     /// Where the source lies, as catalogs show it.
@@ -244,6 +262,19 @@ impl Declared {
             (None, Some(tail)) => Ok(tail.url.clone()),
             (None, None) => Err(Error::bug(format!("source {} lies nowhere", self.name))),
         }
+    }
+}
+
+fn layout_of_log(location: &str, columns: &SchemaRef) -> Layout {
+    Layout {
+        location: location.to_string(),
+        store: "file:///".to_string(),
+        file_schema: Arc::clone(columns),
+        partition_columns: vec![],
+        time_partition: None,
+        stored: None,
+        inferred: false,
+        text: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Options of librdkafka are given as `kafka.…`, those of a format under its own name. A secret among them is the name of a
 //! variable, looked up when the log is opened. A log that is made up by the clock (`generate://`) has options of its own, and
-//! no format to choose.
+//! no format to choose. That of a table's changes (`chained`) gives out rows.
 //!
 //! Messages that no fact can be made of become rows of the job's table of late and bad rows, with three columns more: the
 //! payload, what is wrong with it, and when it was written.
@@ -78,6 +78,12 @@ pub(crate) struct DeclaredTail {
     pub(crate) url: String,
     format: String,
     options: BTreeMap<String, String>,
+    reading: Reading,
+}
+
+/// How a log is read, whatever it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
     start: Start,
     archive: Option<String>,
     /// The columns that tell facts apart.
@@ -85,6 +91,24 @@ pub(crate) struct DeclaredTail {
     idle: Span,
     grace: Span,
     on_error: OnError,
+}
+
+impl Reading {
+    /// From the oldest message on.
+    pub(crate) fn new(archive: Option<String>, settings: &Settings) -> Self {
+        Reading {
+            start: Start::default(),
+            archive,
+            key: vec![],
+            idle: settings.idle_timeout,
+            grace: settings.grace,
+            on_error: settings.on_error,
+        }
+    }
+
+    pub(crate) fn beginning(self, start: Start) -> Self {
+        Reading { start, ..self }
+    }
 }
 
 impl DeclaredTail {
@@ -111,17 +135,10 @@ impl DeclaredTail {
                 "{what}: format = '{format}': what is generated is '{GENERATED_FORMAT}'; leave the format out"
             )));
         }
-        Ok(DeclaredTail {
-            url: url.to_string(),
-            format,
-            options,
-            start: own("start").map_or(Ok(Start::default()), |text| start(&text, what))?,
-            archive: own("archive"),
-            key: own("key").map_or(vec![], |key| key.split(',').map(|name| name.trim().to_string()).collect()),
-            idle: settings.idle_timeout,
-            grace: settings.grace,
-            on_error: settings.on_error,
-        })
+        let start = own("start").map_or(Ok(Start::default()), |text| start(&text, what))?;
+        let key = own("key").map_or(vec![], |key| key.split(',').map(|name| name.trim().to_string()).collect());
+        let reading = Reading { key, ..Reading::new(own("archive"), settings).beginning(start) };
+        Ok(DeclaredTail { url: url.to_string(), format, options, reading })
     }
 
     /// Whether its messages themselves may say what columns they have.
@@ -175,7 +192,7 @@ impl DeclaredTail {
                 Arc::new(Placed { inner, table: Arc::clone(table), time: time_column.to_string(), at, grain })
             }
         };
-        Ok(OpenTail { declared: self.clone(), tail, decode, time, keys: None })
+        Ok(OpenTail { reading: self.reading.clone(), tail, decode: Some(decode), time, keys: None })
     }
 }
 
@@ -194,7 +211,8 @@ fn log(url: &str, kafka: &BTreeMap<String, String>) -> Result<Arc<dyn Tail>> {
     }
 }
 
-fn start(text: &str, what: &str) -> Result<Start> {
+/// Where a log begins, as a user says it.
+pub(crate) fn start(text: &str, what: &str) -> Result<Start> {
     let text = text.trim();
     if let Some(time) = parse_time(text) {
         return Ok(Start::At(time));
@@ -218,9 +236,10 @@ fn start(text: &str, what: &str) -> Result<Start> {
 /// A log that can be read.
 #[derive(Clone)]
 pub(crate) struct OpenTail {
-    declared: DeclaredTail,
+    reading: Reading,
     tail: Arc<dyn Tail>,
-    decode: Arc<dyn Decode>,
+    /// `None`: it gives out rows.
+    decode: Option<Arc<dyn Decode>>,
     time: usize,
     keys: Option<Arc<dyn Keys>>,
 }
@@ -228,8 +247,8 @@ pub(crate) struct OpenTail {
 impl OpenTail {
     /// Knows its history's facts by their keys, if there is a key.
     pub(crate) fn joined_with(mut self, history: &Arc<dyn History>, time_column: &str) -> Result<Self> {
-        if !self.declared.key.is_empty() {
-            let keys = TableKeys::new(history, time_column, self.declared.key.clone(), &self.decode.schema())?;
+        if let (false, Some(decode)) = (self.reading.key.is_empty(), &self.decode) {
+            let keys = TableKeys::new(history, time_column, self.reading.key.clone(), &decode.schema())?;
             self.keys = Some(Arc::new(keys));
         }
         Ok(self)
@@ -237,12 +256,22 @@ impl OpenTail {
 
     /// The columns that tell its facts from those of its history, where offsets do not.
     pub(crate) fn key(&self) -> &[String] {
-        &self.declared.key
+        &self.reading.key
     }
 
     /// How long before its newest fact its history was complete, where offsets do not tell.
     pub(crate) fn grace(&self) -> Span {
-        self.declared.grace
+        self.reading.grace
+    }
+
+    /// A log that gives out rows, whose event time is the column of this index.
+    pub(crate) fn of_rows(tail: impl Tail + 'static, reading: Reading, time: usize) -> Self {
+        OpenTail { reading, tail: Arc::new(tail), decode: None, time, keys: None }
+    }
+
+    /// It is no log of messages, but the changes of a table.
+    pub(crate) fn gives_rows(&self) -> bool {
+        self.decode.is_none()
     }
 
     pub(crate) fn log(&self) -> &dyn Tail {
@@ -250,7 +279,7 @@ impl OpenTail {
     }
 
     pub(crate) fn archive(&self) -> Option<&str> {
-        self.declared.archive.as_deref()
+        self.reading.archive.as_deref()
     }
 
     /// For a job whose rejected rows have this schema.
@@ -259,15 +288,15 @@ impl OpenTail {
         let (name, of, schema) = (source.to_string(), Arc::clone(&origin), Arc::clone(rejected));
         TailInput {
             tail: Arc::clone(&self.tail),
-            decode: Arc::clone(&self.decode),
+            decode: self.decode.clone(),
             time: self.time,
             origin,
-            start: self.declared.start.clone(),
-            archive: self.declared.archive.clone(),
-            idle: self.declared.idle,
-            grace: self.declared.grace,
+            start: self.reading.start.clone(),
+            archive: self.reading.archive.clone(),
+            idle: self.reading.idle,
+            grace: self.reading.grace,
             keys: self.keys.clone(),
-            on_error: self.declared.on_error,
+            on_error: self.reading.on_error,
             malformed: Arc::new(move |malformed| rows(&schema, &name, &of, malformed)),
         }
     }

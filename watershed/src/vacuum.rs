@@ -36,7 +36,8 @@ pub(crate) async fn vacuum(engine: &Engine, name: &str, options: VacuumOptions) 
 async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime) -> Result<Pins> {
     let place = shown(&engine.stores().open(location)?);
     let (store, home) = engine.home();
-    let (mut versions, mut pending, mut prepared, mut since) = (BTreeSet::new(), vec![], vec![], now);
+    let (mut versions, mut since) = (BTreeSet::new(), now);
+    let (mut pending, mut prepared, mut logs) = (vec![], vec![], vec![]);
     for job in entries.iter().filter(|entry| entry.kind.is_job()) {
         let is_about_it = locations(engine, entries, job)?.contains(&place);
         for manifest in kept(engine, job, is_about_it).await? {
@@ -45,6 +46,7 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
                     versions.insert(Pin { job: job.name.clone(), table_id, version });
                 }
                 pending.extend(position.pending);
+                logs.extend(position.tail.map(|tail| (job.name.clone(), tail)));
             }
             prepared.extend(manifest.sinks.into_values().map(|sink| sink.prepared));
         }
@@ -53,7 +55,7 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
             since = since.min(run.began.minus(SLACK));
         }
     }
-    Ok(Pins { versions: versions.into_iter().collect(), pending, prepared, since })
+    Ok(Pins { versions: versions.into_iter().collect(), pending, prepared, logs, since })
 }
 
 /// The checkpoints of a job that are kept and can be read. The newest must be, where the job has to do with the table.

@@ -10,7 +10,7 @@ use arrow::array::AsArray;
 use arrow::array::{BinaryBuilder, Int64Array, TimestampMillisecondArray, new_null_array};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use watershed_core::tail::{Messages, Part, TailReader};
+use watershed_core::tail::{Fetched, Messages, Part, TailReader};
 use watershed_core::{Error, Result};
 
 use crate::tail::Log;
@@ -83,13 +83,13 @@ impl GeneratorReader {
 
 #[async_trait]
 impl TailReader for GeneratorReader {
-    async fn next(&mut self) -> Result<Vec<Messages>> {
+    async fn next(&mut self) -> Result<Vec<Fetched>> {
         loop {
             let found = self.written()?;
             if let Some(last) = found.last() {
                 self.first = last.part + 1;
                 self.next.extend(found.iter().map(|messages| (messages.part, messages.next)));
-                return Ok(found);
+                return Ok(found.into_iter().map(Fetched::from).collect());
             }
             tokio::time::sleep(self.pause()).await;
         }

@@ -114,7 +114,7 @@ impl Tail for GeneratorTail {
 
     async fn look(&self) -> Result<LogState> {
         let parts = self.log.pace.ends(self.log.rows()).into_iter().map(|(part, end)| (part, 0..end)).collect();
-        Ok(LogState { id: Some(self.log.id.clone()), parts })
+        Ok(LogState { id: Some(self.log.id.clone()), parts, ..LogState::default() })
     }
 
     async fn at_time(&self, time: EventTime) -> Result<BTreeMap<Part, i64>> {

@@ -12,7 +12,7 @@ use arrow::datatypes::{
 };
 use arrow::record_batch::RecordBatch;
 use watershed_core::clock::ManualClock;
-use watershed_core::tail::{Decode, Messages, Part, Tail, TailReader};
+use watershed_core::tail::{Decode, Fetched, Messages, Part, Tail, TailReader};
 use watershed_core::{Error, EventTime};
 use watershed_formats::{FormatOptions, decoder};
 
@@ -49,7 +49,7 @@ async fn read_from(log: &GeneratorTail, from: &BTreeMap<Part, i64>) -> Vec<Messa
     let mut reader = log.read(from).await.unwrap();
     let (mut at, mut found) = (from.clone(), vec![]);
     while at != ends {
-        for messages in reader.next().await.unwrap() {
+        for messages in reader.next().await.unwrap().into_iter().filter_map(Fetched::messages) {
             assert_eq!(messages.offsets.value(0), at[&messages.part], "in order, without gaps");
             assert_eq!(messages.at_end, messages.next == ends[&messages.part]);
             at.insert(messages.part, messages.next);
@@ -205,7 +205,9 @@ async fn rows_come_when_they_are_written_and_not_before() {
     let mut reader = log.read(&BTreeMap::from([(0, 0), (1, 0)])).await.unwrap();
     let next = async |reader: &mut Box<dyn TailReader>| {
         let found = tokio::time::timeout(Duration::from_millis(300), reader.next()).await;
-        found.map_or(vec![], |found| found.unwrap().iter().map(|m| (m.part, m.next, m.at_end)).collect())
+        let found = found.map_or(vec![], |found| found.unwrap());
+        let messages = found.into_iter().filter_map(Fetched::messages);
+        messages.map(|m| (m.part, m.next, m.at_end)).collect::<Vec<_>>()
     };
     assert_eq!(next(&mut reader).await, [(0, 1, true)]);
     assert_eq!(next(&mut reader).await, []);

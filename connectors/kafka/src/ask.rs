@@ -76,7 +76,7 @@ impl Asker {
             let end = ends.remove(&part)??;
             Some((part, start?..end))
         });
-        Ok(LogState { id: self.client.context().id(), parts: parts.collect() })
+        Ok(LogState { id: self.client.context().id(), parts: parts.collect(), ..LogState::default() })
     }
 
     /// That all of these offsets are there to be read.

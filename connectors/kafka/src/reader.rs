@@ -10,7 +10,7 @@ use std::thread::{self, Thread};
 use async_trait::async_trait;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
-use watershed_core::tail::{Messages, Part, TailReader};
+use watershed_core::tail::{Fetched, Messages, Part, TailReader};
 use watershed_core::{Error, Result};
 
 use crate::ask::Asker;
@@ -54,14 +54,14 @@ impl KafkaReader {
 
 #[async_trait]
 impl TailReader for KafkaReader {
-    async fn next(&mut self) -> Result<Vec<Messages>> {
+    async fn next(&mut self) -> Result<Vec<Fetched>> {
         let next = self.batches.recv().await;
         if self.batches.is_empty() {
             // It may hold back a batch that was not waited for.
             self.thread.unpark();
         }
         match next {
-            Some(Ok(batches)) => Ok(batches),
+            Some(Ok(batches)) => Ok(batches.into_iter().map(Fetched::from).collect()),
             Some(Err(e)) => {
                 self.over = true;
                 Err(e)

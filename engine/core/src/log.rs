@@ -82,7 +82,7 @@ pub fn lag(parts: &BTreeMap<Part, PartPosition>, log: &LogState) -> Lag {
     for (part, has) in &log.parts {
         let stands = parts.get(part);
         let next = stands.map_or(has.start, |at| at.next.max(has.start));
-        let unread = u64::try_from(has.end - next).unwrap_or(0);
+        let unread = log.numbering.messages(next..has.end);
         if unread > 0 {
             let each = stands.and_then(|at| at.message_bytes).or(others);
             lag = lag + Lag { messages: unread, bytes: each.map(|each| unread.saturating_mul(each)) };
@@ -176,12 +176,14 @@ pub fn resume(position: &TailPosition, log: &LogState, location: &str) -> Result
             return Err(anew(location, &what));
         }
         if stands.next < has.start {
+            let message = |offset| log.numbering.message(offset);
             return Err(Error::stopped(format!(
-                "{location} has forgotten messages that were not read: offsets {} to {} of part {part} are gone (it begins \
-                 at {} now); build the view anew from a table that has them (CREATE OR REPLACE), and keep the log longer",
-                stands.next,
-                has.start - 1,
-                has.start
+                "{location} has forgotten messages that were not read: {}s {} to {} of part {part} are gone (it begins at {} now); \
+                 build the view anew from a table that has them (CREATE OR REPLACE), and keep the log longer",
+                log.numbering.name(),
+                message(stands.next),
+                message(has.start - 1),
+                message(has.start)
             )));
         }
         from.insert(*part, stands.next);

@@ -5,6 +5,10 @@
 //! messages hold; [`Decode`] knows that and nothing of brokers. Where a job stands in a log is a [`TailPosition`], kept
 //! in its own checkpoints and nowhere else.
 //!
+//! A log whose messages are facts as they are hands over rows and needs no [`Decode`]: the versions of a table, each with as
+//! many rows as it changed ([`Numbering::Versions`]). There each row has an offset of its own, so that a job may stand within
+//! a version.
+//!
 //! Invariant: a position is the offset of the *next* message, so what lies before it has been read, and only that. A log
 //! that no longer has that offset is an error at the seam, never a jump.
 
@@ -31,6 +35,54 @@ pub struct LogState {
     /// For each part, from the offset of its oldest message on (or of the next one, if it has none) to that of the next to
     /// be written.
     pub parts: BTreeMap<Part, Range<i64>>,
+    pub numbering: Numbering,
+}
+
+/// How the messages of a log are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbering {
+    /// By their offsets: a message is a fact.
+    #[default]
+    Offsets,
+    /// A message is a version of a table and has many rows. Row `r` of version `v` has the offset `v` * [`VERSION`] + `r`, which
+    /// reads well: `12_0000000344`.
+    Versions,
+}
+
+/// The offsets that a version takes, whatever it changed.
+pub const VERSION: i64 = 10_000_000_000;
+
+impl Numbering {
+    /// The offset at which a message begins.
+    pub fn begins(self, message: i64) -> i64 {
+        message.saturating_mul(self.width())
+    }
+
+    /// The message that an offset lies in.
+    pub fn message(self, offset: i64) -> i64 {
+        offset.div_euclid(self.width())
+    }
+
+    /// How many messages take these offsets; one of which a part is left counts.
+    pub fn messages(self, offsets: Range<i64>) -> u64 {
+        let left = u64::try_from(offsets.end.saturating_sub(offsets.start)).unwrap_or(0);
+        left.div_ceil(self.width().unsigned_abs())
+    }
+
+    /// What a message's number is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numbering::Offsets => "offset",
+            Numbering::Versions => "version",
+        }
+    }
+
+    fn width(self) -> i64 {
+        match self {
+            Numbering::Offsets => 1,
+            Numbering::Versions => VERSION,
+        }
+    }
 }
 
 /// Where a source stands in its log.
@@ -111,6 +163,46 @@ impl Messages {
     }
 }
 
+/// Rows of one part that are facts as they are, in the order of their offsets.
+#[derive(Clone, Debug)]
+pub struct FetchedRows {
+    pub part: Part,
+    /// All columns of the source's table.
+    pub rows: RecordBatch,
+    /// For each row its offset.
+    pub offsets: Int64Array,
+    /// As in [`Messages`].
+    pub next: i64,
+    /// They end a message. Rows of one message are in no order, so what they promise of time is said at its end.
+    pub whole: bool,
+    /// As in [`Messages`].
+    pub at_end: bool,
+}
+
+/// What a log gives out.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// To be understood by a [`Decode`].
+    Messages(Box<Messages>),
+    Rows(FetchedRows),
+}
+
+impl From<Messages> for Fetched {
+    fn from(messages: Messages) -> Self {
+        Fetched::Messages(Box::new(messages))
+    }
+}
+
+impl Fetched {
+    /// `None`: they are rows.
+    pub fn messages(self) -> Option<Messages> {
+        match self {
+            Fetched::Messages(messages) => Some(*messages),
+            Fetched::Rows(_) => None,
+        }
+    }
+}
+
 /// The seam to a broker: one log of it.
 #[async_trait]
 pub trait Tail: Send + Sync {
@@ -140,7 +232,7 @@ pub trait Tail: Send + Sync {
 #[async_trait]
 pub trait TailReader: Send {
     /// What comes next, of one or more parts; waits until there is something. Dropping the future loses nothing.
-    async fn next(&mut self) -> Result<Vec<Messages>>;
+    async fn next(&mut self) -> Result<Vec<Fetched>>;
 
     /// Fetches nothing more of these parts until told otherwise; of all others again. What was fetched already may still
     /// come.

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  Tail ─ messages ─▶ decode, some at a time ─ chunks, in order ─▶ queues, one a part ─ take ─▶ step
+//!     └── rows ─────────────────────────────────▲
 //! ```
 //!
 //! A chunk knows the earliest and latest event time of its rows, so a step's watermark is known before the step is run, as
 //! it is over history. Which part's chunk is taken next, and what the log then promises, is decided in `core::log`.
+//!
+//! Rows of one message, a version of a table, are in no order: none of them promises anything before the last is taken.
 //!
 //! Invariant: memory is bounded by what a part may have queued and by what is being decoded: a part that is read faster
 //! than it is taken is held, and when nothing is taken at all, nothing is fetched.
@@ -22,7 +25,9 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use watershed_core::log::{self, Lag, PartStanding};
-use watershed_core::tail::{LogRows, LogState, Malformed, Messages, Part, PartPosition, TailPosition, TailReader};
+use watershed_core::tail::{
+    Fetched, FetchedRows, LogRows, LogState, Malformed, Messages, Part, PartPosition, TailPosition, TailReader,
+};
 use watershed_core::{Error, EventTime, Result};
 
 use crate::job::{OnError, TailInput};
@@ -68,6 +73,8 @@ pub(crate) struct Feed {
 #[derive(Debug)]
 struct PartState {
     position: PartPosition,
+    /// The latest event time taken of a message of which more is to come.
+    within: Option<EventTime>,
     queue: VecDeque<Chunk>,
     at_end: bool,
     /// For how long it has been at its end while rows were asked for.
@@ -83,6 +90,8 @@ struct PartState {
 struct Chunk {
     part: Part,
     next: i64,
+    /// It ends a message.
+    whole: bool,
     at_end: bool,
     rows: LogRows,
     /// The earliest and latest event time.
@@ -207,11 +216,9 @@ impl Feed {
             let standings = self.standings();
             let Some(part) = log::next_part(&standings).and_then(|i| self.parts.values_mut().nth(i)) else { break };
             let Some(chunk) = part.queue.pop_front() else { break };
-            part.position.next = chunk.next;
+            part.within = part.within.max(newest(&chunk, self.input.time, ahead)?);
+            part.pass(&chunk);
             part.took(chunk.messages, chunk.bytes);
-            if let Some(newest) = newest(&chunk, self.input.time, ahead)? {
-                part.position.newest = part.position.newest.max(Some(newest));
-            }
             taken.bytes += chunk.bytes;
             taken.timeless |= chunk.timeless;
             taken.times = match (taken.times, chunk.times) {
@@ -255,7 +262,7 @@ impl Feed {
         part.at_end = chunk.at_end;
         if chunk.rows.rows.num_rows() == 0 && chunk.malformed.offsets.is_empty() && part.queue.is_empty() {
             // Markers only: there is nothing to take, but the place has moved.
-            part.position.next = part.position.next.max(chunk.next);
+            part.pass(&chunk);
         } else {
             part.queue.push_back(chunk);
         }
@@ -293,7 +300,16 @@ impl PartState {
     fn at(position: PartPosition) -> Self {
         // What is known from before counts little beside what is read now.
         let lately = position.message_bytes.map_or((0, 0), |bytes| (1, bytes));
-        PartState { position, queue: VecDeque::new(), at_end: false, quiet: Duration::ZERO, target: 0, lately }
+        let (queue, quiet) = (VecDeque::new(), Duration::ZERO);
+        PartState { position, within: None, queue, at_end: false, quiet, target: 0, lately }
+    }
+
+    /// Stands behind a chunk whose times were noted.
+    fn pass(&mut self, chunk: &Chunk) {
+        self.position.next = self.position.next.max(chunk.next);
+        if chunk.whole {
+            self.position.newest = self.position.newest.max(self.within.take());
+        }
     }
 
     /// Learns what messages hold.
@@ -360,10 +376,10 @@ async fn pump(
                 }
             }
             messages = reader.next(), if decoding.len() < AHEAD => match messages {
-                Ok(messages) => {
-                    for messages in messages {
+                Ok(fetched) => {
+                    for fetched in fetched {
                         let input = input.clone();
-                        decoding.push_back(tokio::task::spawn_blocking(move || chunk(&input, &messages)));
+                        decoding.push_back(tokio::task::spawn_blocking(move || chunk(&input, fetched)));
                     }
                 }
                 Err(e) => break e,
@@ -411,8 +427,22 @@ async fn look(
     }
 }
 
-fn chunk(input: &TailInput, messages: &Messages) -> Result<Chunk> {
-    let decoded = input.decode.decode(messages)?;
+fn chunk(input: &TailInput, fetched: Fetched) -> Result<Chunk> {
+    match fetched {
+        Fetched::Messages(messages) => decoded(input, &messages),
+        Fetched::Rows(rows) => {
+            let FetchedRows { part, rows, offsets, next, whole, at_end } = rows;
+            let bytes = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
+            let rows = LogRows { part, origin: Arc::clone(&input.origin), rows, offsets };
+            Ok(Chunk { next, whole, at_end, messages: whole.into(), bytes, ..Chunk::of(input, rows)? })
+        }
+    }
+}
+
+fn decoded(input: &TailInput, messages: &Messages) -> Result<Chunk> {
+    let decode = input.decode.as_ref();
+    let decode = decode.ok_or_else(|| Error::bug(format!("messages of {} are not read", input.tail.location())))?;
+    let decoded = decode.decode(messages)?;
     if let (OnError::Fail, Some((index, why))) = (input.on_error, decoded.malformed.first()) {
         return Err(Error::stopped(format!(
             "{}: the message at offset {} of part {} cannot be read: {why}; to go on without such messages, set on_error = \
@@ -428,17 +458,32 @@ fn chunk(input: &TailInput, messages: &Messages) -> Result<Chunk> {
         rows: decoded.rows,
         offsets: decoded.offsets,
     };
-    let times = micros(rows.rows.column(input.time))?;
-    let times = times.as_primitive::<TimestampMicrosecondType>();
     Ok(Chunk {
-        part: messages.part,
         next: messages.next,
         at_end: messages.at_end,
-        times: min(times).zip(max(times)).map(|(a, b)| (EventTime(a), EventTime(b))),
-        timeless: times.null_count() > 0,
         messages: messages.len() as u64,
         bytes: messages.bytes(),
         malformed: Malformed::of(messages, &decoded.malformed),
-        rows,
+        ..Chunk::of(input, rows)?
     })
+}
+
+impl Chunk {
+    /// Rows of whole messages, with nothing known of what is around them.
+    fn of(input: &TailInput, rows: LogRows) -> Result<Chunk> {
+        let times = micros(rows.rows.column(input.time))?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        Ok(Chunk {
+            part: rows.part,
+            next: 0,
+            whole: true,
+            at_end: false,
+            times: min(times).zip(max(times)).map(|(a, b)| (EventTime(a), EventTime(b))),
+            timeless: times.null_count() > 0,
+            messages: 0,
+            bytes: 0,
+            malformed: Malformed::default(),
+            rows,
+        })
+    }
 }

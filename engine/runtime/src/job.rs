@@ -85,7 +85,8 @@ pub struct Input {
 #[derive(Clone)]
 pub struct TailInput {
     pub tail: Arc<dyn Tail>,
-    pub decode: Arc<dyn Decode>,
+    /// `None`: it gives out rows.
+    pub decode: Option<Arc<dyn Decode>>,
     /// The event time, by its index in what is decoded.
     pub time: usize,
     /// How the table of rejected rows names the log.

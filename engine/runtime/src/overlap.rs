@@ -47,7 +47,8 @@ impl KnownFacts {
         ahead: EventTime,
     ) -> Result<KnownFacts> {
         let keys = tail.keys.as_ref().ok_or_else(|| Error::bug("a log overlaps with a history, and has no key"))?;
-        let schema = tail.decode.schema();
+        let decode = tail.decode.as_ref().ok_or_else(|| Error::bug("rows of a log overlap with a history"))?;
+        let schema = decode.schema();
         let column = |name: &String| {
             schema
                 .index_of(name)

@@ -22,6 +22,12 @@ impl Pairs {
         self.both.extend(keys.iter().filter(|key| self.deleted.contains(*key)));
     }
 
+    /// With all seen, those that were only deleted need not be known any more.
+    pub(crate) fn settle(&mut self) {
+        self.deleted = HashSet::default();
+        self.both.shrink_to_fit();
+    }
+
     /// Whether a row of this key is an image of an update.
     pub(crate) fn updated(&self, key: &KeyHash) -> bool {
         self.both.contains(key)

@@ -13,7 +13,8 @@ pub(crate) struct Part {
     pub(crate) path: String,
     /// `None` where the log does not say.
     pub(crate) size: Option<i64>,
-    pub(crate) values: BTreeMap<String, Option<String>>,
+    /// Of partition columns; `None` where the log does not say.
+    pub(crate) values: Option<BTreeMap<String, Option<String>>>,
     pub(crate) what: What,
     /// The rows are those that are marked by the first and not by the second; with no first, all but those of the second.
     pub(crate) marked: Option<DeletionVectorDescriptor>,
@@ -61,7 +62,7 @@ pub(crate) fn plan(commit: &LogCommit) -> Vec<Part> {
         deleted.push(Part {
             path: remove.path.clone(),
             size: remove.size,
-            values: remove.partition_values.clone().unwrap_or_default().into_iter().collect(),
+            values: remove.partition_values.clone().map(|values| values.into_iter().collect()),
             what: What::Deleted,
             marked: None,
             unless: remove.deletion_vector.clone(),
@@ -71,18 +72,23 @@ pub(crate) fn plan(commit: &LogCommit) -> Vec<Part> {
     deleted
 }
 
+/// The parts of what a table holds: all rows are new.
+pub(crate) fn content<'a>(files: impl Iterator<Item = &'a Add>) -> Vec<Part> {
+    files.map(|add| part(add, What::Inserted, None, add.deletion_vector.clone())).collect()
+}
+
 fn part(
     add: &Add,
     what: What,
     marked: Option<DeletionVectorDescriptor>,
     unless: Option<DeletionVectorDescriptor>,
 ) -> Part {
-    let values = add.partition_values.clone().into_iter().collect();
+    let values = Some(add.partition_values.clone().into_iter().collect());
     Part { path: add.path.clone(), size: Some(add.size), values, what, marked, unless }
 }
 
 fn told(file: &AddCDCFile) -> Part {
-    let values = file.partition_values.clone().into_iter().collect();
+    let values = Some(file.partition_values.clone().into_iter().collect());
     let (path, size) = (file.path.clone(), Some(file.size));
     Part { path, size, values, what: What::Told, marked: None, unless: None }
 }

@@ -32,7 +32,7 @@ pub(crate) struct TableState {
     pub(crate) unsummed: u64,
 }
 
-type EntryMark = (u64, DateTime<Utc>);
+pub(crate) type EntryMark = (u64, DateTime<Utc>);
 
 /// How a state was brought up to date.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ fn bytes_after(files: &[(u64, ObjectMeta)], version: Option<u64>) -> u64 {
     after.map(|(_, meta)| meta.size).sum()
 }
 
-fn mark(files: &[(u64, ObjectMeta)], version: u64) -> Option<EntryMark> {
+pub(crate) fn mark(files: &[(u64, ObjectMeta)], version: u64) -> Option<EntryMark> {
     let found = files.iter().find(|(v, meta)| *v == version && is_commit(&meta.location));
     found.map(|(_, meta)| (meta.size, meta.last_modified))
 }

@@ -59,6 +59,13 @@ pub(super) fn reaches(files: &[(u64, ObjectMeta)], version: u64) -> bool {
     there as u64 == (version + 1).saturating_sub(first)
 }
 
+/// Whether the entry of a version is there.
+pub(super) fn has(files: &[(u64, ObjectMeta)], version: u64) -> bool {
+    // They are in order.
+    let from = files.partition_point(|(v, _)| *v < version);
+    files[from..].iter().take_while(|(v, _)| *v == version).any(|(_, meta)| is_commit(&meta.location))
+}
+
 /// Cleans the log of a table up to what is older than the cut-off and before the first pinned version.
 pub(super) async fn clean(
     of: Of<'_>,

@@ -9,8 +9,8 @@
 //! and not committed yet is known by its youth alone, which every writer of Delta tables relies on. So a retention that is
 //! shorter than the table's must be asked for.
 //!
-//! Jobs are heeded besides: what a version names at which one stands, what one has still to read or has prepared, and what was written or removed
-//! since a live run began ([`Pins`]).
+//! Jobs are heeded besides: what a version names at which one stands, what one has still to read or has prepared, what the
+//! versions changed that one has still to read as changes, and what was written or removed since a live run began ([`Pins`]).
 //!
 //! **Why the order is right.** Pins are gathered first, and the cut-off is not later than that. Then the folder is listed, and only
 //! then the newest version read: a file of the listing that it does not name was removed before, or waits to be committed. In the
@@ -18,6 +18,7 @@
 //! gathered stands at files that were all there then, so their removals are later than the cut-off, and they stay.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
@@ -26,11 +27,13 @@ use watershed_core::clock::Clock;
 use watershed_core::history::{DataFile, DeletionVector};
 use watershed_core::settings::parse_span;
 use watershed_core::sink::PreparedCommit;
+use watershed_core::tail::TailPosition;
 use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 
 use super::entries::{self, CleanedLog};
 use super::unneeded::{Fate, Found, Known, is_data, names_of, names_of_vector, table_around};
+use crate::changes::{Needs, needs};
 use crate::log::{self, LogMetadata, LogProtocol, features, state};
 use crate::stores::{Place, Stores};
 
@@ -58,6 +61,8 @@ pub struct Pins {
     pub pending: Vec<DataFile>,
     /// What waits to be committed, to whichever table.
     pub prepared: Vec<PreparedCommit>,
+    /// Where jobs stand in logs, by their names: those count that read the table's changes.
+    pub logs: Vec<(String, TailPosition)>,
     /// When they were gathered, or before, when the first of the live runs began that read or write the table. A run may stand at
     /// a version, and have written files, that no checkpoint names yet: what was removed or written since stays.
     pub since: EventTime,
@@ -123,15 +128,30 @@ pub async fn vacuum(
         known.needed.extend(of_marks(&place, &file.path, file.marks.as_ref())?);
     }
     let (mut standing, mut lost) = (vec![], vec![]);
-    for pin in pins.versions.iter().filter(|pin| pin.table_id == table.metadata.id) {
-        if entries::reaches(&log_files, pin.version) {
-            standing.push(pin.clone());
-        } else {
-            lost.push(pin.clone());
-        }
+    let needs = pins.logs.iter().filter_map(|(job, position)| Some((job, needs(position, &table.metadata.id)?)));
+    let needs: BTreeSet<(&String, Needs)> = needs.collect();
+    let pin = |job: &String, version| Pin { job: job.clone(), table_id: table.metadata.id.clone(), version };
+    let held = needs.iter().filter_map(|(job, needs)| Some(pin(job, needs.content?)));
+    for pin in pins.versions.iter().cloned().chain(held).filter(|pin| pin.table_id == table.metadata.id) {
+        let there = entries::reaches(&log_files, pin.version);
+        if there { standing.push(pin) } else { lost.push(pin) }
     }
     for version in standing.iter().map(|pin| pin.version).collect::<BTreeSet<u64>>() {
         known.pinned.extend(names(&place, Some(version)).await?);
+    }
+    // Who has read all stands at a version that is still to come.
+    let behind = needs.iter().filter(|(_, needs)| needs.changes <= newest.version);
+    let mut first = None;
+    for pin in behind.map(|(job, needs)| pin(job, needs.changes)) {
+        if !(pin.version..=newest.version).all(|version| entries::has(&log_files, version)) {
+            lost.push(pin);
+            continue;
+        }
+        first = Some(first.map_or(pin.version, |first: u64| first.min(pin.version)));
+        standing.push(pin);
+    }
+    if let Some(first) = first {
+        known.pinned.extend(changed(&place, first..=newest.version).await?);
     }
     for file in &pins.pending {
         known.pinned.extend(names_of(&format!("/{}", file.path), place.path.as_ref()));
@@ -251,6 +271,25 @@ async fn names(place: &Place, version: Option<u64>) -> Result<HashSet<String>> {
         names.extend(names_of(&view.path(), place.path.as_ref()));
         if let Some(vector) = view.deletion_vector_descriptor() {
             names.extend(of_vector(place, &view.path(), &log::place_of(vector))?);
+        }
+    }
+    Ok(names)
+}
+
+/// The folded names of all files by which these versions changed rows.
+async fn changed(place: &Place, versions: RangeInclusive<u64>) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for version in versions {
+        let gone = || Error::stopped(format!("log entry {version} of table {} vanished while it was read", place.url));
+        let commit = log::read_commit(place, version).await?.ok_or_else(gone)?;
+        let removes = commit.removes.into_iter().filter(|r| r.data_change).map(|r| (r.path, r.deletion_vector));
+        let adds = commit.adds.into_iter().filter(|a| a.data_change).map(|a| (a.path, a.deletion_vector));
+        let told = commit.changes.into_iter().map(|file| (file.path, None));
+        for (path, vector) in removes.chain(adds).chain(told) {
+            names.extend(names_of(&path, place.path.as_ref()));
+            if let Some(vector) = vector {
+                names.extend(of_vector(place, &path, &log::place_of(vector))?);
+            }
         }
     }
     Ok(names)

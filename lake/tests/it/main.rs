@@ -5,6 +5,8 @@
 
 mod fixtures;
 
+mod changes;
+
 mod commits;
 
 mod deltas;

@@ -167,6 +167,13 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             world.write("landing/events/2.json", &(12..24).map(line).collect::<String>());
             Ok(())
         }
+        "a keyed table of gates" => {
+            for (name, rows) in [("1.csv", "LX14,3\nLX16,5\n"), ("2.csv", "LX16,7\n")] {
+                world.write(name, &format!("flight,gate\n{rows}"));
+                world.watershed(&["load", name, "--into", "lake/gates", "--mode", "upsert", "--key", "flight"])?;
+            }
+            Ok(())
+        }
         "rides in a topic" => {
             let broker = Broker::shared().ok_or("there is no Kafka")?;
             broker.create("rides", 2, &[]);

@@ -6,6 +6,8 @@ mod azurite;
 
 mod binary;
 
+mod chained;
+
 mod cli;
 
 mod control;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use watershed_core::tail::{Part, Tail};
+use watershed_core::tail::{Fetched, Part, Tail};
 
 use crate::topic::{Read, Topic, done, from_start, next, note, read_until, send, silent};
 
@@ -241,7 +241,7 @@ async fn giving_up_on_next_loses_nothing() {
     while !at_ends(1)(&read) {
         let soon = tokio::time::timeout(Duration::from_micros(50), reader.next()).await;
         if let Ok(batches) = soon {
-            batches.unwrap().iter().for_each(|batch| note(&mut read, batch));
+            batches.unwrap().into_iter().filter_map(Fetched::messages).for_each(|batch| note(&mut read, &batch));
         }
     }
     assert_eq!(read[&0].offsets, (0..50_000).collect::<Vec<_>>());

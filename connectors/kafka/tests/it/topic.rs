@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use watershed_core::clock::{Clock, SystemClock};
-use watershed_core::tail::{Messages, Part, TailReader};
+use watershed_core::tail::{Fetched, Messages, Part, TailReader};
 use watershed_core::{Error, Result};
 use watershed_kafka::KafkaTail;
 
@@ -221,7 +221,8 @@ pub(crate) fn from_start(parts: Part) -> BTreeMap<Part, i64> {
 
 /// The next batches; a reader that says nothing for long fails the test.
 pub(crate) async fn next(reader: &mut Box<dyn TailReader>) -> Result<Vec<Messages>> {
-    tokio::time::timeout(PATIENCE, reader.next()).await.expect("the reader says something")
+    let fetched = tokio::time::timeout(PATIENCE, reader.next()).await.expect("the reader says something")?;
+    Ok(fetched.into_iter().filter_map(Fetched::messages).collect())
 }
 
 /// Whether nothing comes for a moment.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::tail::PartPosition;
+use crate::tail::{Numbering, PartPosition, VERSION};
 
 fn part(newest: Option<i64>, head: Option<i64>, at_end: bool, idle: bool) -> PartStanding {
     PartStanding { newest: newest.map(EventTime), head: head.map(EventTime), at_end, idle }
@@ -38,7 +38,7 @@ fn parts_are_read_in_step() {
 }
 
 fn log(parts: &[(Part, Range<i64>)]) -> LogState {
-    LogState { id: None, parts: parts.iter().cloned().collect() }
+    LogState { parts: parts.iter().cloned().collect(), ..LogState::default() }
 }
 
 #[test]
@@ -92,6 +92,25 @@ fn a_lag_in_bytes_is_by_what_was_read_lately() {
     assert_eq!(of(&[(0, stands(2, None))]), Lag { messages: 26, bytes: None });
     let all = [(0, stands(20, None)), (1, stands(7, None)), (2, stands(4, None))];
     assert_eq!(of(&all), Lag { messages: 0, bytes: Some(0) });
+}
+
+#[test]
+fn a_log_of_versions_speaks_of_versions() {
+    let versions = |range: Range<i64>| LogState {
+        numbering: Numbering::Versions,
+        ..log(&[(0, range.start * VERSION..range.end * VERSION)])
+    };
+    // Within version 3.
+    let parts = |next| BTreeMap::from([(0, PartPosition::at(next))]);
+    let position = |next| TailPosition { parts: parts(next), ..TailPosition::default() };
+    let within = 3 * VERSION + 17;
+    assert_eq!(resume(&position(within), &versions(3..9), "l").unwrap(), BTreeMap::from([(0, within)]));
+    assert_eq!(lag(&parts(within), &versions(0..9)).messages, 6);
+    assert_eq!(lag(&BTreeMap::new(), &versions(2..9)).messages, 7);
+    assert_eq!(lag(&parts(9 * VERSION), &versions(0..9)).messages, 0);
+    let forgotten = resume(&position(within), &versions(5..9), "l").unwrap_err().to_string();
+    assert!(forgotten.contains("versions 3 to 4 of part 0 are gone (it begins at 5 now)"), "{forgotten}");
+    assert!(resume(&position(10 * VERSION), &versions(0..9), "l").unwrap_err().to_string().contains("made anew"));
 }
 
 #[test]

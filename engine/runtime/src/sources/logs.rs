@@ -304,13 +304,15 @@ async fn begin(tail: &TailInput, state: &LogState) -> Result<TailPosition> {
                 .iter()
                 .find(|(part, offset)| !state.parts.get(part).is_some_and(|has| (has.start..=has.end).contains(offset)))
             {
+                let (message, name) = (|offset| state.numbering.message(offset), state.numbering.name());
                 let has = match state.parts.get(part) {
-                    Some(has) => format!("it has {} to {}", has.start, has.end),
+                    Some(has) => format!("it has {} to {}", message(has.start), message(has.end)),
                     None => format!("its parts are {:?}", state.parts.keys().collect::<Vec<_>>()),
                 };
                 return Err(Error::input(format!(
-                    "start: {} has no offset {offset} in part {part}; {has}",
-                    tail.tail.location()
+                    "start: {} has no {name} {} in part {part}; {has}",
+                    tail.tail.location(),
+                    message(*offset)
                 )));
             }
             let next = |(part, has): (&i32, &std::ops::Range<i64>)| {

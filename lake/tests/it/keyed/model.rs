@@ -172,6 +172,7 @@ async fn run(case: &Case) {
     }
     if epoch > 0 {
         assert_eq!(replayed(&lake, &case.key).await, model.rows(), "from the change feed");
+        crate::changes::reads_on_behind_any_row(&lake, epoch).await;
     }
 }
 

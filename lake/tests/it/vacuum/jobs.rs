@@ -16,6 +16,7 @@ use object_store::{
 };
 use watershed_core::history::Version;
 use watershed_core::sink::Sink;
+use watershed_core::tail::{PartPosition, TailPosition, VERSION};
 use watershed_lake::{Fault, FaultPlan, FaultStore, Stores, open_history};
 
 use super::*;
@@ -51,6 +52,34 @@ async fn what_a_job_has_still_to_read_stays() {
     let done = vacuum_at(&lake, days(50), &pending).await;
     assert_eq!((gone(&done), done.held), (vec![second.as_str()], 1));
     assert_eq!(facts(&pending.pending), [(1, 1)]);
+}
+
+#[tokio::test]
+async fn what_a_job_has_still_to_read_as_changes_stays() {
+    let lake = Lake::new();
+    compacted(&lake).await;
+    let table_id = table_info(&lake.stores, &lake.at("t")).await.unwrap().id;
+    let standing = |id: &str, next| {
+        let parts = BTreeMap::from([(0, PartPosition::at(next))]);
+        Pins {
+            logs: vec![("j".into(), TailPosition { id: Some(id.into()), parts, ..TailPosition::default() })],
+            ..NO_PINS
+        }
+    };
+    let done = async |pins: &Pins| {
+        let done = vacuum_at(&lake, days(50), pins).await;
+        (done.files.len(), done.held, done.pins.iter().map(|pin| pin.version).collect::<Vec<_>>())
+    };
+    // All that version 2 held, and then what changed.
+    assert_eq!(done(&standing(&table_id, 2 * VERSION + VERSION / 2 + 1)).await, (0, 2, vec![2, 3]));
+    assert_eq!(done(&standing(&table_id, VERSION)).await, (0, 2, vec![1]));
+    // Within version 2; and what version 4 removed is told by the files that it removed.
+    assert_eq!(done(&standing(&table_id, 2 * VERSION + 1)).await, (0, 2, vec![2]));
+    assert_eq!(done(&standing(&table_id, 4 * VERSION)).await, (0, 2, vec![4]));
+    // All was read; and a log that is another.
+    let mut nothing = standing(&table_id, 5 * VERSION);
+    nothing.logs.extend(standing("another", 0).logs);
+    assert_eq!(done(&nothing).await, (2, 0, vec![]));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::keyed::{self, Op};
 /// The clock of the fixtures' writers.
 const START: EventTime = EventTime(1_700_000_000_000_000);
 
-const NO_PINS: Pins = Pins { versions: vec![], pending: vec![], prepared: vec![], since: EventTime::MAX };
+const NO_PINS: Pins = Pins { versions: vec![], pending: vec![], prepared: vec![], logs: vec![], since: EventTime::MAX };
 
 fn days(n: i64) -> EventTime {
     START.plus(Span(n * DAY))
