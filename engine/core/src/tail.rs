@@ -102,7 +102,7 @@ pub struct TailPosition {
 pub struct Overlap {
     /// Earlier facts of the log are taken to be in the history.
     pub from: EventTime,
-    /// No fact of the history is later; once the log promises this much, they overlap no more.
+    /// No fact of the history is later; once the log promises that no such fact comes, they overlap no more.
     pub until: EventTime,
 }
 

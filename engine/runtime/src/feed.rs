@@ -240,7 +240,7 @@ impl Feed {
         }
         self.hold();
         let promise = self.promise();
-        if let Some(known) = self.known.take_if(|known| promise > known.overlap.until) {
+        if let Some(known) = self.known.take_if(|known| known.is_over(promise)) {
             let (log, passed) = (self.input.tail.location(), known.passed);
             tracing::info!(log, passed, "the log is past what the history has; facts of both were passed over");
         }

@@ -18,6 +18,7 @@ use arrow::row::{RowConverter, SortField};
 use futures::TryStreamExt;
 use watershed_core::history::Snapshot;
 use watershed_core::tail::{LogRows, Overlap};
+use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
 
 use crate::feed::micros;
@@ -27,6 +28,8 @@ use crate::job::TailInput;
 /// The keys of a history's facts in an overlap.
 pub(crate) struct KnownFacts {
     pub(crate) overlap: Overlap,
+    /// By how much the log's facts may be late.
+    delay: Span,
     /// The key columns, by their index in the log's rows.
     columns: Vec<usize>,
     converter: RowConverter,
@@ -45,6 +48,7 @@ impl KnownFacts {
         facts: &Snapshot,
         from: EventTime,
         ahead: EventTime,
+        delay: Span,
     ) -> Result<KnownFacts> {
         let keys = tail.keys.as_ref().ok_or_else(|| Error::bug("a log overlaps with a history, and has no key"))?;
         let decode = tail.decode.as_ref().ok_or_else(|| Error::bug("rows of a log overlap with a history"))?;
@@ -59,7 +63,8 @@ impl KnownFacts {
         let converter =
             RowConverter::new(fields).map_err(|e| Error::input(format!("the key of {}: {e}", tail.origin)))?;
         let overlap = Overlap { from, until: from };
-        let mut known = KnownFacts { overlap, columns, converter, keys: HashSet::new(), time: tail.time, passed: 0 };
+        let mut known =
+            KnownFacts { overlap, delay, columns, converter, keys: HashSet::new(), time: tail.time, passed: 0 };
         let mut rows = keys.of(facts, from).await?;
         while let Some(batch) = rows.try_next().await.map_err(in_engine)? {
             let Some((times, keys)) = batch.columns().split_last() else { continue };
@@ -78,6 +83,11 @@ impl KnownFacts {
             "history and log are joined by event time, and facts that both have are told by their keys"
         );
         Ok(known)
+    }
+
+    /// Whether nothing comes any more that the history may have, by what the log promises.
+    pub(crate) fn is_over(&self, promise: EventTime) -> bool {
+        promise.minus(self.delay) > self.overlap.until
     }
 
     /// The facts that the history does not have. Those without a time are nobody's, and stay.

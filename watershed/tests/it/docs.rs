@@ -184,6 +184,13 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             broker.produce("rides", (0..48).map(ride));
             Ok(())
         }
+        "rides loaded by others" => {
+            let ride = |n: i32| format!("2024-05-01T{n:02}:00:00,Oslo,{n},{},{}\n", n % 2, n / 2);
+            let rides: String = (0..12).map(ride).collect();
+            world.write("in/rides.csv", &format!("at,city,km,_part,_offset\n{rides}"));
+            let into = ["--into", "lake/rides_by_others", "--time-column", "at", "--partition-by", "day"];
+            world.watershed(&[&["load", "in/rides.csv"], &into[..]].concat()).map(drop)
+        }
         "rides whose times are numbers" => {
             let broker = Broker::shared().ok_or("there is no Kafka")?;
             let ride = |n: i64| {

@@ -88,7 +88,10 @@ impl Sources {
                     let newest = pinned.snapshot.newest(self.ahead);
                     let overlaps_from = log::overlaps_from(newest, tail.grace, pinned.input.delay);
                     let position = by_time(&tail, &state, newest, overlaps_from).await?;
-                    known = Some(KnownFacts::read(&tail, &pinned.snapshot, overlaps_from, self.ahead).await?);
+                    known = Some(
+                        KnownFacts::read(&tail, &pinned.snapshot, overlaps_from, self.ahead, pinned.input.delay)
+                            .await?,
+                    );
                     Ok(position)
                 }
             },
@@ -221,7 +224,7 @@ pub(super) async fn resume(
     let known = match position.overlap {
         Some(overlap) => {
             let facts = pin_at(input, before, checkpoints).await?;
-            Some(KnownFacts::read(tail, &facts, overlap.from, overlap.until).await?)
+            Some(KnownFacts::read(tail, &facts, overlap.from, overlap.until, input.delay).await?)
         }
         None => None,
     };

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::broker::Broker;
-use super::world::{HOUR, Hours, Ride, World, hours, rides};
+use super::world::{Hours, Ride, World, hours, rides};
 use crate::binary::all_said;
 use crate::oracle::facts::Dice;
 
@@ -25,10 +25,10 @@ CREATE TABLE every (at TIMESTAMP, city VARCHAR, km BIGINT, n BIGINT);
 INSERT INTO every SELECT at, city, km, n FROM joined;
 ";
 
-/// A world whose table has the first rides, and of its last forty minutes only some; the log has what was written since `begins`.
-fn world<'a>(broker: &'a Broker, topic: &str, dice: &mut Dice, all: &[Ride], begins: i64) -> World<'a> {
+/// A world whose table has the rides up to the last of these, and of its last forty minutes only some.
+fn world<'a>(broker: &'a Broker, topic: &str, dice: &mut Dice, all: &[Ride]) -> World<'a> {
     let world = World::new(broker, topic, 2);
-    let newest = all[all.len() * 6 / 10].at;
+    let newest = all[all.len() - 1].at;
     let has = |ride: &&Ride| ride.at < newest - 2400 || (ride.at <= newest && dice.chance(500));
     let line = |ride: &Ride| {
         let at = chrono::DateTime::from_timestamp(ride.at, 0).unwrap().format("%Y-%m-%dT%H:%M:%S");
@@ -39,17 +39,16 @@ fn world<'a>(broker: &'a Broker, topic: &str, dice: &mut Dice, all: &[Ride], beg
     let load = ["load", "rides.csv", "--into", "foreign", "--time-column", "at", "--partition-by", "day"];
     let out = world.command(&load).output().unwrap();
     assert!(out.status.success(), "{}", all_said(&out));
-    log(&world, all.iter().filter(|ride| ride.at >= begins));
     world
 }
 
 /// Messages that were written a little after the rides.
-fn log<'a>(world: &World<'_>, rides: impl Iterator<Item = &'a Ride>) {
+fn log(world: &World<'_>, rides: &[Ride]) {
     let message = |ride: &Ride| {
         let (part, key, payload, _) = ride.message(2);
         (part, key, payload, Some(ride.at * 1000 + (ride.n % 7) as i64 * 100))
     };
-    world.broker.produce(&world.topic, rides.map(message));
+    world.broker.produce(&world.topic, rides.iter().map(message));
 }
 
 fn every(world: &World<'_>) -> Vec<String> {
@@ -64,14 +63,21 @@ fn facts_of_both_are_told_by_their_keys() {
         println!("seed {seed}, case {case}");
         let mut dice = Dice::new(seed + case);
         let all = rides(seed + case, 0..3_000, 30);
-        let (first, rest) = all.split_at(2_000);
-        let begins = first[0].at + dice.below(6) as i64 * HOUR;
-        let world = world(broker, &format!("by_time_{case}"), &mut dice, first, begins);
-        for from in (0..rest.len()).step_by(250) {
+        let world = world(broker, &format!("by_time_{case}"), &mut dice, &all[..1_500]);
+        // The log has forgotten some hours, and is written on while jobs go from the one to the other: while it has less than the
+        // table, just as much, and more.
+        let forgotten = 120 * dice.below(8) as usize;
+        let mut sent = 1_300 + dice.below(150) as usize;
+        log(&world, &all[forgotten..sent]);
+        while sent < all.len() {
             let mut job = world.start(&[JOINED, VIEW], &["--commit-interval", "20 ms"]);
-            thread::sleep(Duration::from_millis(dice.below(600)));
-            log(&world, rest[from..from + 250].iter());
-            thread::sleep(Duration::from_millis(dice.below(200)));
+            thread::sleep(Duration::from_millis(dice.below(800)));
+            for _ in 0..dice.below(20) {
+                let next = (sent + 1 + dice.below(20) as usize).min(all.len());
+                log(&world, &all[sent..next]);
+                sent = next;
+                thread::sleep(Duration::from_millis(dice.below(60)));
+            }
             assert!(job.try_wait().unwrap().is_none(), "seed {seed}, case {case}: it ended by itself");
             job.kill().unwrap();
             job.wait().unwrap();
@@ -90,7 +96,8 @@ fn facts_of_both_are_told_by_their_keys() {
 fn a_log_that_does_not_reach_back_into_the_table_is_refused() {
     let Some(broker) = Broker::shared() else { return };
     let all = rides(63, 0..1_000, 30);
-    let world = world(broker, "by_time_refused", &mut Dice::new(63), &all, all[0].at);
+    let world = world(broker, "by_time_refused", &mut Dice::new(63), &all[..600]);
+    log(&world, &all);
     let said = world.run(&[JOINED, "EXPLAIN HANDOVER joined;"], &[]);
     assert!(said.contains("joined by event time") && said.contains("known by n. This is weaker"), "{said}");
     let said = world.run(&[JOINED, "EXPLAIN", VIEW], &[]);

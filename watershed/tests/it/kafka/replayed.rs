@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use watershed_core::clock::{Clock, SystemClock};
 use super::broker::Broker;
 use super::world::{FOLLOWED, HOUR, Ride, World, hours, rides};
 use crate::binary::all_said;
 use crate::oracle::facts::Dice;
+use watershed_core::clock::{Clock, SystemClock};
 
 /// What no INT has room for.
 const FAR: i64 = 3_000_000_000;
@@ -91,11 +91,11 @@ impl World<'_> {
 #[test]
 fn messages_are_played_back_once_their_source_is_mended() {
     let Some(broker) = Broker::shared() else { return };
-    let world = World::new(broker, "replayed", 2);
+    let world = World::new(broker, "played_back", 2);
     let all = with_far_ones(41, 0..3_000, 10);
     world.produce(&all[..2_000]);
     let hopeless: [&[u8]; 3] = [b"{\"at\":", b"\xff\xfe", b"[1]"];
-    broker.produce("replayed", hopeless.iter().map(|text| (1, Some(b"k".to_vec()), Some(text.to_vec()), Some(1_000))));
+    broker.produce("played_back", hopeless.iter().map(|text| (1, Some(b"k".to_vec()), Some(text.to_vec()), Some(1_000))));
     let followed = FOLLOWED.replace("'${DIR}/hourly')", "'${DIR}/hourly', late = 'repair')");
     world.run(&[NARROW, TABLE, ARCHIVE], &[]);
     world.run(&[&followed], &[]);
