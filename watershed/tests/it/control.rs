@@ -188,15 +188,18 @@ fn a_limit_in_bytes_counts_within_a_slice_too() {
 #[cfg(unix)]
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+    // A run that is asked to stop may be done before anybody can read that it was. So the second is another one, for two of a
+    // kind in one moment are one; which of them it ends by, as shells count it, is then open.
+    for signals in ["-TERM -INT", "-INT -TERM"] {
         let world = World::of_days(&[100, 60_000, 100]);
         let mut run = world.start(&["--throttle-rows", "100"]);
         world.wait_for_its_checkpoint();
-        run.signal(signal);
+        let both = format!("for signal in {signals}; do kill $signal {}; done", run.child.id());
+        assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
         let mut told = run.complained.by_ref().map(Result::unwrap);
         assert!(told.any(|line| line.contains("once more to end at once")));
-        run.signal(signal);
-        assert_eq!(run.child.wait().unwrap().code(), Some(code));
+        let code = run.child.wait().unwrap().code();
+        assert!(matches!(code, Some(143 | 130)), "{code:?}");
         world.ends_right();
     }
 }

@@ -95,7 +95,8 @@ fn messages_are_played_back_once_their_source_is_mended() {
     let all = with_far_ones(41, 0..3_000, 10);
     world.produce(&all[..2_000]);
     let hopeless: [&[u8]; 3] = [b"{\"at\":", b"\xff\xfe", b"[1]"];
-    broker.produce("played_back", hopeless.iter().map(|text| (1, Some(b"k".to_vec()), Some(text.to_vec()), Some(1_000))));
+    broker
+        .produce("played_back", hopeless.iter().map(|text| (1, Some(b"k".to_vec()), Some(text.to_vec()), Some(1_000))));
     let followed = FOLLOWED.replace("'${DIR}/hourly')", "'${DIR}/hourly', late = 'repair')");
     world.run(&[NARROW, TABLE, ARCHIVE], &[]);
     world.run(&[&followed], &[]);
