@@ -69,6 +69,9 @@ fn goes_on(source: &OpenSource) -> Option<String> {
         return source.follow.then(|| "its history, then what is committed to it".to_string());
     };
     let log = tail.log().location();
+    if tail.gives_rows() {
+        return Some(format!("what becomes of {log}, change by change"));
+    }
     let after = match (source.has_history, tail.key()) {
         (false, _) => return Some(log.to_string()),
         (true, []) => "behind the offsets that the history has on record (EXPLAIN HANDOVER shows them)".to_string(),
