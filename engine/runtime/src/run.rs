@@ -10,6 +10,7 @@
 //! * [`repair`]: windows computed anew for late facts.
 //! * [`playback`]: messages that could not be read, read once more.
 //! * [`rest`]: where it rests, and how it leaves when it cannot wait.
+//! * [`told`]: what it says of itself.
 
 mod open;
 
@@ -23,6 +24,8 @@ mod playback;
 
 mod rest;
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +33,6 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::{JoinSet, SpawnedTask};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::MemoryLimit;
 use uuid::Uuid;
 use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::log::Lag;
@@ -46,7 +48,7 @@ use crate::control::{Asked, Reins};
 use crate::culprit;
 use crate::fragment::{self, Running};
 use crate::job::{Context, Job};
-use crate::progress::{ProgressUpdate, Summary};
+use crate::progress::Summary;
 use crate::record::{Recorder, RunState};
 use crate::recover::{Held, Replay};
 use crate::rejects::Kept;
@@ -427,72 +429,6 @@ impl Runner {
             self.job.name
         ))
     }
-
-    fn tell(&mut self) {
-        self.told = self.context.clock.elapsed();
-        let mut state = StateSize::default();
-        for shard in &self.shards {
-            for (operator, _) in &shard.stages {
-                let size = operator.size();
-                state.windows = state.windows.max(size.windows);
-                state.groups += size.groups;
-                state.bytes += size.bytes;
-                state.spilled += size.spilled;
-            }
-        }
-        let update = ProgressUpdate {
-            elapsed: self.context.clock.elapsed().saturating_sub(self.began),
-            slices: self.run.slices,
-            rows: self.run.rows,
-            bytes: self.bytes_done,
-            bytes_total: self.bytes_total,
-            written: self.run.written,
-            late: self.run.late,
-            repaired: self.run.repaired,
-            repairs: self.repairs.len(),
-            bad: self.run.bad,
-            account: self.run.account,
-            watermark: known(self.watermark),
-            epoch: self.epoch,
-            state,
-            newest: self.newest,
-            commits: self.commits,
-            lag_messages: self.lag.map(|lag| lag.messages),
-            lag_bytes: self.lag.map_or(Some(0), |lag| lag.bytes).map(|bytes| bytes.saturating_add(self.files_left())),
-            memory_used: self.context.tasks.memory_pool().reserved() as u64,
-            memory_limit: match self.context.tasks.memory_pool().memory_limit() {
-                MemoryLimit::Finite(bytes) => Some(bytes as u64),
-                _ => None,
-            },
-        };
-        self.context.progress.update(&self.job.name, &update);
-    }
-
-    /// Bytes of the files that this run will read and has not read.
-    fn files_left(&self) -> u64 {
-        self.bytes_total.saturating_sub(self.bytes_done)
-    }
-
-    fn summary(&self, nothing_new: bool, stopped: bool) -> Summary {
-        Summary {
-            job: self.job.name.clone(),
-            nothing_new,
-            stopped,
-            paused: None,
-            given_up: None,
-            run: self.run,
-            total: self.before + self.run,
-            watermark: known(self.watermark),
-            epoch: self.epoch,
-            elapsed: self.context.clock.elapsed().saturating_sub(self.began),
-            peak: self.peak,
-            repairs: self.repairs.len(),
-        }
-    }
-}
-
-fn known(watermark: EventTime) -> Option<EventTime> {
-    (watermark != EventTime::MIN).then_some(watermark)
 }
 
 /// A task's panic fails its job, visibly.

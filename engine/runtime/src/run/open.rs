@@ -13,7 +13,8 @@ use watershed_core::{Error, EventTime, Result};
 
 use super::early::Shown;
 use super::repair::Repairer;
-use super::{Runner, Writers, known, rest};
+use super::told::known;
+use super::{Runner, Writers, rest};
 use crate::checkpoint::Checkpoints;
 use crate::control::{Order, Reins};
 use crate::job::{Context, Input, Job, Stage};

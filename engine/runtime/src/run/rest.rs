@@ -11,7 +11,8 @@ use watershed_core::epoch::Counts;
 use watershed_core::scan::Pacing;
 use watershed_core::{EventTime, Result};
 
-use super::{Runner, known};
+use super::Runner;
+use super::told::known;
 use crate::control::{Asked, Order};
 use crate::pace::Pacer;
 use crate::progress::{GivenUp, Summary};
