@@ -107,6 +107,18 @@ impl DataFile {
         DataFile { path: path.into(), size, rows, values, times, range: None, deletion_vector: None }
     }
 
+    /// When its facts happened, as far as its statistics or its partition know.
+    pub fn happened(&self, partition: Option<Interval>) -> Interval {
+        match self.times {
+            Times::Known { min, max, .. } if min <= max => {
+                Interval { start: min, end: EventTime(max.0.saturating_add(1)) }
+            }
+            // NULLs only: no fact of any window.
+            Times::Known { min, .. } => Interval { start: min, end: min },
+            Times::Unknown => partition.unwrap_or(Interval { start: EventTime::MIN, end: EventTime::MAX }),
+        }
+    }
+
     /// Bytes to read: those of the piece, if it is one.
     pub fn bytes(&self) -> u64 {
         self.range.map_or(self.size, |(from, to)| to.saturating_sub(from))
@@ -200,6 +212,16 @@ pub struct Removed {
     pub interval: Option<Interval>,
 }
 
+/// What others than the archive of a log did to a history, commit by commit, up to the newest version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    pub version: Version,
+    /// When facts happened that came, of each file.
+    pub came: Vec<Interval>,
+    /// Facts that went away or were rewritten, and when they happened.
+    pub gone: Vec<(Removed, Interval)>,
+}
+
 /// What writers of logs recorded in a version of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
@@ -209,6 +231,9 @@ pub struct Records {
     /// Of those of them that recorded it, the latest event time they wrote.
     pub newest: BTreeMap<String, EventTime>,
 }
+
+/// Whether an application archives a part of a log, by its name.
+pub type Archives = dyn Fn(&str) -> bool + Send + Sync;
 
 /// The seam to a lake table that is read as history.
 ///
@@ -238,6 +263,12 @@ pub trait History: Send + Sync {
     /// Cuts long files into pieces of whole row groups, each with its own rows and times; short ones, pieces, and files whose
     /// footers cannot tell come back as they are, with what [`History::look`] fills in.
     async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>>;
+
+    /// What came to be since a version, exclusive, but for the commits of the log's archive: those that record how far an
+    /// application has come which `archives` knows. A history that keeps no records has no archive, and is not asked.
+    async fn beside(&self, since: &Version, _archives: &Archives) -> Result<Beside> {
+        Ok(Beside { version: since.clone(), came: vec![], gone: vec![] })
+    }
 
     /// What writers of logs recorded in a version. A history that keeps no records has none.
     async fn records(&self, _: &Version) -> Result<Records> {

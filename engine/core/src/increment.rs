@@ -80,12 +80,7 @@ pub fn increment(then: &Snapshot, now: &Snapshot, changes: Changes, position: &P
 fn times(then: &Snapshot, removed: &Removed) -> Interval {
     let always = Interval { start: EventTime::MIN, end: EventTime::MAX };
     let files = then.partitions.iter().flat_map(|p| &p.files).chain(&then.timeless);
-    let known = files.filter(|file| file.path == removed.path).map(|file| match file.times {
-        Times::Known { min, max, .. } if min <= max => Interval { start: min, end: EventTime(max.0.saturating_add(1)) },
-        // NULLs only: no fact of any window.
-        Times::Known { min, .. } => Interval { start: min, end: min },
-        Times::Unknown => removed.interval.unwrap_or(always),
-    });
+    let known = files.filter(|file| file.path == removed.path).map(|file| file.happened(removed.interval));
     let both = |a: Interval, b: Interval| Interval { start: a.start.min(b.start), end: a.end.max(b.end) };
     known.reduce(both).unwrap_or(removed.interval.unwrap_or(always))
 }

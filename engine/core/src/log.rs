@@ -213,14 +213,24 @@ pub fn parts_of(records: &Records, archive: &str) -> BTreeMap<Part, i64> {
 fn archives(records: &Records) -> BTreeMap<&str, BTreeMap<Part, i64>> {
     let mut found: BTreeMap<&str, BTreeMap<Part, i64>> = BTreeMap::new();
     for (application, version) in &records.transactions {
-        let Some((archive, part)) = application.rsplit_once('-') else { continue };
-        // `-00` would be read as part 0 as well.
-        let number = part.parse::<Part>().ok().filter(|n| n.to_string() == part);
-        if let (Some(part), false) = (number, application.starts_with(OURS)) {
+        if let Some((archive, part)) = part_of(application) {
             found.entry(archive).or_default().insert(part, *version);
         }
     }
     found
+}
+
+/// The archive and the part that an application stands for, if it is one that archives.
+fn part_of(application: &str) -> Option<(&str, Part)> {
+    let (archive, part) = application.rsplit_once('-').filter(|_| !application.starts_with(OURS))?;
+    // `-00` would be read as part 0 as well.
+    let number = part.parse::<Part>().ok().filter(|n| n.to_string() == part)?;
+    Some((archive, number))
+}
+
+/// Whether an application archives a part of a log whose archive has this name, or is the only one of its table.
+pub fn archives_part(application: &str, named: Option<&str>) -> bool {
+    part_of(application).is_some_and(|(archive, _)| named.is_none_or(|name| archive == name))
 }
 
 /// The archive that a table holds, by its `txn` records: its name, and the last offset of each part; `None` where there is no

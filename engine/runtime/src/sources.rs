@@ -8,6 +8,9 @@
 //! * [`pin`]: a history at a version, brought in line with where the job stands.
 //! * [`logs`]: sources that go on in a log: the seam, and the steps over what comes.
 //! * [`follow`]: sources that go on in what is committed to their table.
+//! * [`beside`]: what others do to the table of a source that has come to its log.
+
+mod beside;
 
 mod logs;
 
@@ -62,6 +65,8 @@ pub(crate) struct Sources {
     came: u64,
     /// When tables that are followed were last looked at.
     followed: Duration,
+    /// When the tables of sources that read their log were.
+    beside: Option<Duration>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     checkpoints: Checkpoints,
@@ -95,7 +100,7 @@ pub(crate) struct Step {
     pub(crate) ahead: EventTime,
     /// Where the sources stand after the step.
     pub(crate) positions: BTreeMap<String, Position>,
-    /// When facts happened that were read before and are no more.
+    /// When facts happened that were read before and are no more, or that came beside a log.
     pub(crate) changed: Vec<Interval>,
     /// Rows of logs, input by input; a step has files or these.
     pub(crate) logs: Vec<Vec<LogRows>>,
@@ -176,6 +181,7 @@ impl Sources {
             begun: false,
             came: 0,
             followed: clock.elapsed(),
+            beside: None,
             settings: settings.clone(),
             clock: Arc::clone(clock),
             checkpoints: checkpoints.clone(),
@@ -235,6 +241,7 @@ impl Sources {
             if let Some(step) = self.history_step().await? {
                 return Ok(Next::Step(Box::new(step)));
             }
+            self.look_beside().await?;
             // Even if nothing is to be read for it, it is to be on record.
             if self.inputs.iter().any(|pinned| !pinned.changed.is_empty()) {
                 let nothing = vec![vec![]; self.inputs.len()];

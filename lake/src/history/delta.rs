@@ -6,6 +6,8 @@
 //! Invariant: tables whose reader features are not known here are refused by name; a log entry that is needed and gone
 //! stops the job, with its version; a file comes with its deletion vector or not at all.
 
+mod beside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use async_trait::async_trait;
 use deltalake::kernel::{Add, Snapshot as DeltaSnapshot};
 use futures::TryStreamExt;
 use watershed_core::history::{
-    Changes, DataFile, DeletedRows, History, Layout, Records, Removed, Rewritten, Snapshot, Version,
+    Archives, Beside, Changes, DataFile, DeletedRows, History, Layout, Records, Removed, Rewritten, Snapshot, Version,
 };
 use watershed_core::time::Interval;
 use watershed_core::{Error, Result};
@@ -268,12 +270,8 @@ impl History for DeltaHistory {
         let (mut removed, mut rewritten) = (vec![], vec![]);
         let before = by_path(from);
         for version in first + 1..=*last {
-            let commit = log::read_commit(&self.place, version).await?.ok_or_else(|| {
-                Error::stopped(format!(
-                    "log entry {version} of table {location} is gone, so what came after version {first} is not known; \
-                     build the view anew (CREATE OR REPLACE), and keep log entries longer (delta.logRetentionDuration)"
-                ))
-            })?;
+            let commit =
+                log::read_commit(&self.place, version).await?.ok_or_else(|| gone(location, version, *first))?;
             if let Some(metadata) = commit.metadata.filter(|m| m.id != *a) {
                 return Err(self.anew(&metadata.id, a));
             }
@@ -359,12 +357,29 @@ impl History for DeltaHistory {
         footer::pieces(&self.place, time, files).await
     }
 
+    async fn beside(&self, since: &Version, archives: &Archives) -> Result<Beside> {
+        match since {
+            Version::Delta { version, table_id } if *table_id == self.table_id => self.others(*version, archives).await,
+            Version::Delta { table_id, .. } => Err(self.anew(&self.table_id, table_id)),
+            Version::Listing { .. } | Version::Nothing => {
+                Err(Error::bug("a Delta table was asked what a folder has become"))
+            }
+        }
+    }
+
     async fn records(&self, at: &Version) -> Result<Records> {
         match at {
             Version::Delta { version, .. } => archive::records(&self.place, *version).await,
             Version::Listing { .. } | Version::Nothing => Ok(Records::default()),
         }
     }
+}
+
+fn gone(location: &str, version: u64, since: u64) -> Error {
+    Error::stopped(format!(
+        "log entry {version} of table {location} is gone, so what came after version {since} is not known; build the view \
+         anew (CREATE OR REPLACE), and keep log entries longer (delta.logRetentionDuration)"
+    ))
 }
 
 /// The metadata of a snapshot that can be read.

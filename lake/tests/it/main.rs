@@ -5,6 +5,8 @@
 
 mod fixtures;
 
+mod beside;
+
 mod changes;
 
 mod commits;

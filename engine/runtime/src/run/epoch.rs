@@ -26,7 +26,10 @@ impl Runner {
         self.freeze().await?;
         let early = self.show(&writers, ended).await?;
         let replaced = together(self.replaced.take(), early);
-        let archived = self.job.archive.as_ref().and_then(|archive| archived(archive, &self.positions));
+        // What is played back was passed over before: those who read the log and its archive are not to take it for what the
+        // log had next.
+        let archive = self.job.archive.as_ref().filter(|_| self.relisted.is_none());
+        let archived = archive.and_then(|archive| archived(archive, &self.positions));
         let result = PreparedCommit { archived, replaced, ..writers.main.finish().await? };
         let rejected = PreparedCommit { deleted: self.relisted.take(), ..writers.rejects.finish().await? };
         let prepared = BTreeMap::from([

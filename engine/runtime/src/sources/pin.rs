@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use watershed_core::cut;
 use watershed_core::epoch::Position;
-use watershed_core::history::{DataFile, History, LONG, Snapshot, Times, Version};
+use watershed_core::history::{DataFile, History, LONG, Removed, Snapshot, Times, Version};
 use watershed_core::increment::{Increment, increment};
 use watershed_core::settings::{OnChange, Settings};
 use watershed_core::slice;
@@ -30,7 +30,7 @@ pub(super) struct Pinned {
     pub(super) warned: bool,
     /// Of a source that goes on in a log: no fact that is earlier is promised not to come, whatever of the history is read.
     pub(super) goes_on: Option<EventTime>,
-    /// When facts happened that were read and are no more, and are to be put right.
+    /// When facts happened that were read and are no more, or came beside the log, and are to be put right.
     pub(super) changed: Vec<Interval>,
     /// Its log, once the history is read.
     pub(super) feed: Option<Feed>,
@@ -140,6 +140,16 @@ pub(crate) async fn pin_at(input: &Input, position: &Position, checkpoints: &Che
     input.history.pin(Some((version, keepsake.as_deref()))).await
 }
 
+/// Why a job stops whose facts are changed, unless it is told to do otherwise.
+pub(super) fn facts_are_gone(input: &Input, gone: &Removed) -> Error {
+    Error::stopped(format!(
+        "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set on_change = \
+         'ignore'; to have their windows put right, 'repair' (of a view with late = 'repair'); to compute anew, use CREATE OR \
+         REPLACE",
+        input.name, gone.path, gone.version
+    ))
+}
+
 /// Brings a position from the version it was taken at to the one just pinned.
 async fn catch_up(
     input: &Input,
@@ -157,12 +167,7 @@ async fn catch_up(
     }
     let grown = grown(input, then, &position, now, checkpoints).await?;
     if let (Some(gone), OnChange::Stop) = (grown.gone, on_change) {
-        return Err(Error::stopped(format!(
-            "source {}: facts that were read are gone: {} was removed in {}. To go on with what the result has, set \
-             on_change = 'ignore'; to have their windows put right, 'repair' (of a view with late = 'repair'); to compute anew, use \
-             CREATE OR REPLACE",
-            input.name, gone.path, gone.version
-        )));
+        return Err(facts_are_gone(input, &gone));
     }
     position.pending.extend(grown.pending);
     (position.boundary, position.cut) = (grown.boundary, grown.cut);

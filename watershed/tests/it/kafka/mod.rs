@@ -2,6 +2,8 @@
 
 pub(crate) mod broker;
 
+mod beside;
+
 mod by_time;
 
 mod debezium;

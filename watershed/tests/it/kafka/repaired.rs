@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::broker::Broker;
-use super::world::{ARCHIVE, BOTH, DECLARED, HOUR, World, hours, with_late_ones};
+use super::world::{ARCHIVE, BOTH, DECLARED, HOUR, Ride, World, hours, with_late_ones};
 use crate::oracle::facts::Dice;
 
 pub(super) fn both() -> String {
@@ -54,7 +54,7 @@ fn a_job_that_stays_puts_the_past_right_and_is_killed_at_it() {
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "repaired_and_killed", 3);
     let all = with_late_ones(seed, 0..1_000 * (rounds + 1), 30);
-    let (both, often) = (both(), ["--commit-interval", "20 ms"]);
+    let (both, often, mut loaded) = (both(), ["--commit-interval", "20 ms"], vec![]);
     world.produce(&all[..1_000]);
     world.run(&[DECLARED, ARCHIVE], &often);
     for round in 1..=rounds as usize {
@@ -63,6 +63,13 @@ fn a_job_that_stays_puts_the_past_right_and_is_killed_at_it() {
         for piece in all[1_000 * round..1_000 * (round + 1)].chunks(250) {
             world.produce(piece);
             thread::sleep(Duration::from_millis(dice.below(200)));
+        }
+        // Somebody else brings facts of any hour so far, past the log.
+        if dice.below(2) == 0 {
+            let count = 1 + dice.below(20);
+            let facts: Vec<Ride> = (0..count).map(|_| all[dice.below(1_000 * round as u64) as usize]).collect();
+            world.load(&facts);
+            loaded.extend(facts);
         }
         thread::sleep(Duration::from_millis(dice.below(600)));
         for job in [&mut archive, &mut view] {
@@ -76,6 +83,6 @@ fn a_job_that_stays_puts_the_past_right_and_is_killed_at_it() {
     // Once for what is read now, and once for what waited.
     world.run(&[DECLARED, &both], &[]);
     world.run(&[DECLARED, &both], &["--final"]);
-    assert_eq!(world.hourly(), hours(&all), "seed {seed}");
+    assert_eq!(world.hourly(), hours(all.iter().chain(&loaded)), "seed {seed}");
     assert_eq!(world.number("SELECT count(*) FROM hourly_late"), 0, "seed {seed}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::broker::Broker;
+use super::repaired::both;
 use super::world::{FOLLOWED, HOUR, Ride, World, hours, rides};
 use crate::binary::all_said;
 use crate::oracle::facts::Dice;
@@ -148,6 +149,24 @@ fn messages_are_played_back_once_their_source_is_mended() {
     // For who follows the archive they are facts that were appended.
     world.run(&[&followed], &[]);
     world.run(&[&followed], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all));
+}
+
+#[test]
+fn what_is_played_back_into_the_archive_comes_to_views_behind_the_seam() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "replayed_behind_the_seam", 2);
+    let all = with_far_ones(45, 0..2_000, 10);
+    world.produce(&all);
+    world.run(&[NARROW, TABLE, ARCHIVE], &[]);
+    world.run(&[&both()], &[]);
+    let read: Vec<Ride> = all.iter().copied().filter(|ride| ride.km < FAR).collect();
+    world.holds(&read);
+    world.run(&[&mended()], &[]);
+    world.replay("rides", &[]).unwrap();
+    world.run(&[&both()], &[]);
+    world.holds(&all);
+    world.run(&[&both()], &["--final"]);
     assert_eq!(world.hourly(), hours(&all));
 }
 

@@ -1,0 +1,86 @@
+//! What others than the archive of a log did to a table, by its log.
+
+use serde_json::{Value, json};
+use watershed_core::Error;
+use watershed_core::history::{Beside, History, Version};
+use watershed_core::log::archives_part;
+use watershed_core::time::Interval;
+use watershed_core::{EventTime, Result};
+use watershed_lake::open_history;
+
+use crate::fixtures::*;
+
+/// What came since a version, if the archive of the table is the only one, or has this name.
+async fn beside(history: &dyn History, since: u64, archive: Option<&'static str>) -> Result<Beside> {
+    let Version::Delta { table_id, .. } = history.pin(None).await?.version else { panic!("not a Delta table") };
+    let archives = move |application: &str| archives_part(application, archive);
+    let mut found = history.beside(&Version::Delta { version: since, table_id }, &archives).await?;
+    found.came.sort();
+    found.gone.sort_by_key(|(_, happened)| *happened);
+    Ok(found)
+}
+
+/// From one fact to another, both included; statistics have times to the millisecond.
+fn stretch(from: i64, last: i64) -> Interval {
+    Interval { start: EventTime(from), end: EventTime(last + 1_000) }
+}
+
+/// The actions of a version that name files.
+fn files_of(lake: &Lake, version: u64) -> Vec<Value> {
+    entry(lake, "t", version).into_iter().filter(|action| !action["add"].is_null()).collect()
+}
+
+fn removes(adds: &[Value], data_change: bool) -> Vec<Value> {
+    let remove = |add: &Value| json!({"remove": {"path": add["add"]["path"], "dataChange": data_change}});
+    adds.iter().map(remove).collect()
+}
+
+#[tokio::test]
+async fn commits_of_the_archive_are_passed_over_and_those_of_others_are_not() {
+    let lake = Lake::new();
+    let sink = lake.sink("t", "day(ts)").await;
+    put(&sink, 1, &[(0, 1), (HOUR, 2)]).await;
+    put(&sink, 2, &[(2 * HOUR, 3), (DAY + HOUR, 4), (DAY + 2 * HOUR, 5)]).await;
+    let history = open_history(&lake.stores, &lake.at("t"), &by_time()).await.unwrap();
+    let [first, second] = [files_of(&lake, 1), files_of(&lake, 2)];
+    let txn = |application: &str| json!({"txn": {"appId": application, "version": 7}});
+
+    // A job that is no archive has an application of its own, and what it writes is somebody's.
+    let found = beside(history.as_ref(), 0, None).await.unwrap();
+    assert!(matches!(found.version, Version::Delta { version: 2, .. }));
+    assert_eq!(found.came, [stretch(0, HOUR), stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
+    assert_eq!(found.gone, []);
+    assert_eq!(beside(history.as_ref(), 2, None).await.unwrap().came, []);
+
+    // What an archive does is its own affair, by whatever name it is known.
+    put_entry(&lake, "t", 3, &[&[txn("rides-0"), txn("rides-1")], &removes(&first, true)[..]].concat());
+    put_entry(&lake, "t", 4, &[&[txn("other-0")], &first[..]].concat());
+    for (archive, came) in [(None, vec![]), (Some("rides"), vec![stretch(0, HOUR)])] {
+        let found = beside(history.as_ref(), 2, archive).await.unwrap();
+        assert_eq!((found.came, found.gone), (came, vec![]), "{archive:?}");
+    }
+
+    // A compaction changes no fact, and neither does a file that is listed anew with the same marks.
+    let quiet = |add: &Value| {
+        let mut add = add.clone();
+        add["add"]["dataChange"] = json!(false);
+        add
+    };
+    let compacted: Vec<Value> = second.iter().map(quiet).collect();
+    put_entry(&lake, "t", 5, &[removes(&second, false), compacted].concat());
+    put_entry(&lake, "t", 6, &[removes(&second, true), second.clone()].concat());
+    let found = beside(history.as_ref(), 4, None).await.unwrap();
+    assert_eq!((found.came, found.gone), (vec![], vec![]));
+
+    // Facts that go are told by the times of the file that had them.
+    put_entry(&lake, "t", 7, &removes(&second, true));
+    let found = beside(history.as_ref(), 4, None).await.unwrap();
+    let times: Vec<Interval> = found.gone.iter().map(|(_, happened)| *happened).collect();
+    assert_eq!(times, [stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
+    assert!(found.gone.iter().all(|(removed, _)| removed.version == "7" && removed.path.ends_with(".parquet")));
+
+    // An entry that is gone may have changed anything.
+    std::fs::remove_file(lake.folder.path().join("t/_delta_log/00000000000000000006.json")).unwrap();
+    let error = beside(history.as_ref(), 5, None).await.unwrap_err();
+    assert!(matches!(&error, Error::Stopped(why) if why.contains("log entry 6")), "{error}");
+}
