@@ -1,5 +1,7 @@
 //! What others than the archive of a log did to a table, by its log.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use watershed_core::Error;
 use watershed_core::history::{Beside, History, Version};
@@ -10,9 +12,14 @@ use watershed_lake::open_history;
 
 use crate::fixtures::*;
 
+struct Table {
+    history: Arc<dyn History>,
+    id: String,
+}
+
 /// What came since a version, if the archive of the table is the only one, or has this name.
-async fn beside(history: &dyn History, since: u64, archive: Option<&'static str>) -> Result<Beside> {
-    let Version::Delta { table_id, .. } = history.pin(None).await?.version else { panic!("not a Delta table") };
+async fn beside(table: &Table, since: u64, archive: Option<&'static str>) -> Result<Beside> {
+    let (history, table_id) = (&table.history, table.id.clone());
     let archives = move |application: &str| archives_part(application, archive);
     let mut found = history.beside(&Version::Delta { version: since, table_id }, &archives).await?;
     found.came.sort();
@@ -42,45 +49,54 @@ async fn commits_of_the_archive_are_passed_over_and_those_of_others_are_not() {
     put(&sink, 1, &[(0, 1), (HOUR, 2)]).await;
     put(&sink, 2, &[(2 * HOUR, 3), (DAY + HOUR, 4), (DAY + 2 * HOUR, 5)]).await;
     let history = open_history(&lake.stores, &lake.at("t"), &by_time()).await.unwrap();
+    let Version::Delta { table_id: id, .. } = history.pin(None).await.unwrap().version else {
+        panic!("not a Delta table")
+    };
+    let table = Table { history, id };
     let [first, second] = [files_of(&lake, 1), files_of(&lake, 2)];
     let txn = |application: &str| json!({"txn": {"appId": application, "version": 7}});
 
     // A job that is no archive has an application of its own, and what it writes is somebody's.
-    let found = beside(history.as_ref(), 0, None).await.unwrap();
+    let found = beside(&table, 0, None).await.unwrap();
     assert!(matches!(found.version, Version::Delta { version: 2, .. }));
     assert_eq!(found.came, [stretch(0, HOUR), stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
     assert_eq!(found.gone, []);
-    assert_eq!(beside(history.as_ref(), 2, None).await.unwrap().came, []);
+    assert_eq!(beside(&table, 2, None).await.unwrap().came, []);
 
     // What an archive does is its own affair, by whatever name it is known.
     put_entry(&lake, "t", 3, &[&[txn("rides-0"), txn("rides-1")], &removes(&first, true)[..]].concat());
     put_entry(&lake, "t", 4, &[&[txn("other-0")], &first[..]].concat());
     for (archive, came) in [(None, vec![]), (Some("rides"), vec![stretch(0, HOUR)])] {
-        let found = beside(history.as_ref(), 2, archive).await.unwrap();
+        let found = beside(&table, 2, archive).await.unwrap();
         assert_eq!((found.came, found.gone), (came, vec![]), "{archive:?}");
     }
 
-    // A compaction changes no fact, and neither does a file that is listed anew with the same marks.
-    let quiet = |add: &Value| {
+    // A compaction changes no fact.
+    let quiet = |(i, add): (usize, &Value)| {
         let mut add = add.clone();
         add["add"]["dataChange"] = json!(false);
+        add["add"]["path"] = json!(format!("compacted-{i}.parquet"));
         add
     };
-    let compacted: Vec<Value> = second.iter().map(quiet).collect();
-    put_entry(&lake, "t", 5, &[removes(&second, false), compacted].concat());
-    put_entry(&lake, "t", 6, &[removes(&second, true), second.clone()].concat());
-    let found = beside(history.as_ref(), 4, None).await.unwrap();
+    let compacted: Vec<Value> = second.iter().enumerate().map(quiet).collect();
+    put_entry(&lake, "t", 5, &[removes(&second, false), compacted.clone()].concat());
+    let found = beside(&table, 4, None).await.unwrap();
     assert_eq!((found.came, found.gone), (vec![], vec![]));
 
     // Facts that go are told by the times of the file that had them.
-    put_entry(&lake, "t", 7, &removes(&second, true));
-    let found = beside(history.as_ref(), 4, None).await.unwrap();
+    put_entry(&lake, "t", 6, &removes(&compacted, true));
+    let found = beside(&table, 4, None).await.unwrap();
     let times: Vec<Interval> = found.gone.iter().map(|(_, happened)| *happened).collect();
     assert_eq!(times, [stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
-    assert!(found.gone.iter().all(|(removed, _)| removed.version == "7" && removed.path.ends_with(".parquet")));
+    assert!(found.gone.iter().all(|(removed, _)| removed.version == "6" && removed.path.ends_with(".parquet")));
+
+    // A file that is listed anew is what it was.
+    put_entry(&lake, "t", 7, &[removes(&first, true), first.clone()].concat());
+    let found = beside(&table, 6, None).await.unwrap();
+    assert_eq!((found.came, found.gone), (vec![], vec![]));
 
     // An entry that is gone may have changed anything.
     std::fs::remove_file(lake.folder.path().join("t/_delta_log/00000000000000000006.json")).unwrap();
-    let error = beside(history.as_ref(), 5, None).await.unwrap_err();
+    let error = beside(&table, 5, None).await.unwrap_err();
     assert!(matches!(&error, Error::Stopped(why) if why.contains("log entry 6")), "{error}");
 }
