@@ -20,6 +20,8 @@ use tokio::io::AsyncWriteExt;
 const FOOTER_HINT: usize = 64 << 10;
 /// Bytes gathered before a part is sent; a file that stays below is put in one request.
 const PART: usize = 8 << 20;
+/// Parts of a file that are under way at once.
+const PARTS: usize = 4;
 
 /// Reads a file of known size.
 pub(crate) struct ObjectReader {
@@ -61,7 +63,7 @@ pub(crate) struct ObjectWriter(BufWriter);
 
 impl ObjectWriter {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        ObjectWriter(BufWriter::with_capacity(store, path, PART))
+        ObjectWriter(BufWriter::with_capacity(store, path, PART).with_max_concurrency(PARTS))
     }
 }
 

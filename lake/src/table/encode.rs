@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
-use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -18,6 +17,7 @@ use watershed_core::sink::WrittenFile;
 use watershed_core::{Error, Result};
 
 use super::SinkOptions;
+use super::parquet_file::ParquetFile;
 use super::shape::{Key, Shape};
 use super::statistics::statistics;
 use crate::keyed::fold::FileKeys;
@@ -28,6 +28,9 @@ use crate::stores::Place;
 const ROW_GROUP_ROWS: usize = 1 << 20;
 /// Row groups are not cut smaller than this for the budget's sake, or readers suffer.
 pub(crate) const LEAST_ROW_GROUP: usize = 1 << 20;
+/// And not left to grow beyond this, however much of the budget is free: readers gain nothing, and what an epoch holds would
+/// depend on how long it lasts.
+const MOST_ROW_GROUP: usize = 32 << 20;
 
 /// What the encoders of one epoch share.
 #[derive(Debug)]
@@ -118,8 +121,7 @@ impl Encoding {
                 file.keys.sequences.extend(keys.sequences);
             }
             self.append(&mut file, &part.rows).await?;
-            let size = file.writer.bytes_written() + file.writer.in_progress_size();
-            if u64::try_from(size).unwrap_or(u64::MAX) >= self.target_file_size {
+            if u64::try_from(file.writer.size()).unwrap_or(u64::MAX) >= self.target_file_size {
                 written.push(self.end(key, file).await?);
             } else {
                 open = Some(file);
@@ -138,7 +140,7 @@ impl Encoding {
         let object = ObjectWriter::new(self.place.store.clone(), self.place.at(&path)?);
         let schema = self.shape.file_schema.clone();
         let nan = vec![false; schema.fields().len()];
-        let writer = AsyncArrowWriter::try_new(object, schema, Some(self.properties.clone()));
+        let writer = ParquetFile::begin(object, schema, self.properties.clone());
         Ok(OpenFile {
             writer: writer.map_err(|e| self.failed(&path, e))?,
             path,
@@ -155,7 +157,7 @@ impl Encoding {
         file.rows += batch.num_rows() as u64;
         file.writer.write(batch).await.map_err(|e| self.failed(&file.path, e))?;
         let share = self.buffer / self.running.load(Ordering::Relaxed).max(1);
-        if file.writer.memory_size() > share.max(LEAST_ROW_GROUP) {
+        if file.writer.memory_size() > share.clamp(LEAST_ROW_GROUP, MOST_ROW_GROUP) {
             file.writer.flush().await.map_err(|e| self.failed(&file.path, e))?;
         }
         Ok(())
@@ -210,7 +212,7 @@ pub(crate) struct Encoded {
 
 struct OpenFile {
     path: String,
-    writer: AsyncArrowWriter<ObjectWriter>,
+    writer: ParquetFile,
     nan: Vec<bool>,
     rows: u64,
     keys: FileKeys,

@@ -9,7 +9,7 @@
 //! * `types`: Arrow types that Delta has, and what becomes of the others.
 //! * `shape`: from the sink's rows to the table's columns.
 //! * `statistics`: Delta statistics of a finished file, from its footer.
-//! * `encode`, `writer`: one file, and the routing of an epoch's rows to many.
+//! * `parquet_file`, `encode`, `writer`: one file, those of a partition, and the routing of an epoch's rows to many.
 //! * `create`, `commit`: the two ways in which a log entry is made.
 //! * `tidy`: which partitions still get rows, and when to look after the others.
 //! * `archive`: how far a log is in the table.
@@ -27,6 +27,8 @@ mod types;
 pub(crate) mod shape;
 
 mod statistics;
+
+mod parquet_file;
 
 pub(crate) mod encode;
 
