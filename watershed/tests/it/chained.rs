@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::binary::{all_said, watershed};
+use crate::campaign::{chaos, seed};
 use crate::oracle::facts::Dice;
 
 struct World {
@@ -91,9 +92,8 @@ FROM TUMBLE(happened, _commit_timestamp, INTERVAL '1 second') GROUP BY window_st
 
 #[test]
 fn killed_anywhere_a_copy_ends_as_its_table() {
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(61);
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
-    println!("seed {seed}");
+    let seed = seed(61);
+    let chaos = chaos();
     let world = World::new();
     let (mut dice, mut writing, mut number) = (Dice::new(seed), Dice::new(seed + 1), 0);
     // Rows enough in one version to be killed in the middle of it.

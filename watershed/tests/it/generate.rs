@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use watershed_core::clock::mix;
 
 use crate::binary::{all_said, watershed};
+use crate::campaign::seed;
 use crate::oracle::facts::Dice;
 
 /// Three seconds of rides, in parts, out of order by no more than their source waits for.
@@ -104,8 +105,7 @@ pub(crate) fn kill(mut run: Child) {
 
 #[test]
 fn killed_while_rows_come_the_view_is_what_the_archive_gives() {
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(21);
-    println!("seed {seed}");
+    let seed = seed(21);
     let mut dice = Dice::new(seed);
     let world = World::new();
     let sql = [RIDES, ARCHIVE, SECONDS];

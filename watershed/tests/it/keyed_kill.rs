@@ -14,10 +14,11 @@ use arrow::datatypes::Int64Type;
 use watershed::Engine;
 use watershed_core::clock::mix;
 
+use crate::campaign::chaos;
 use crate::oracle::facts::Dice;
 
 fn kills_wanted() -> u64 {
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let chaos = chaos();
     chaos / 10
 }
 

@@ -6,6 +6,8 @@ mod azurite;
 
 mod binary;
 
+mod campaign;
+
 mod chained;
 
 mod cli;

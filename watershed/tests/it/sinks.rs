@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::binary::all_said;
+use crate::campaign::seed;
 use crate::generate::{RIDES, World, kill};
 use crate::oracle::facts::Dice;
 
@@ -66,8 +67,7 @@ fn as_csv(lines: &[Value]) -> BTreeSet<String> {
 
 #[test]
 fn files_are_whole_and_there_once_however_often_the_job_is_killed() {
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(31);
-    println!("seed {seed}");
+    let seed = seed(31);
     let mut dice = Dice::new(seed);
     let world = World::new();
     let (to_ids, to_seconds) = (world.dir.path().join("ids"), world.dir.path().join("seconds"));
@@ -119,8 +119,7 @@ fn standard_output_has_rows_and_nothing_else() {
 
 #[test]
 fn what_was_printed_before_a_crash_may_come_again_and_nothing_is_left_out() {
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(32);
-    println!("seed {seed}");
+    let seed = seed(32);
     let mut dice = Dice::new(seed);
     let world = World::new();
     let file = world.sql(&[RIDES, PRINTED]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::source;
 use super::world::*;
 use crate::binary::all_said;
+use crate::campaign::{chaos, seed};
 use crate::oracle::facts::Dice;
 
 #[test]
@@ -59,10 +60,9 @@ fn the_lag_is_the_bytes_of_what_was_not_read() {
 
 #[test]
 fn killed_anywhere_no_file_is_lost_and_none_is_twice() {
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(32);
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let seed = seed(32);
+    let chaos = chaos();
     let rounds = (chaos / 25).max(2);
-    println!("seed {seed}");
     let mut dice = Dice::new(seed);
     let world = World::new();
     let all = rides(seed, 0..600 * rounds, 30);

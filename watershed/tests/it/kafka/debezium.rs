@@ -13,6 +13,7 @@ use super::broker::Broker;
 use super::broker::topics::Message;
 use super::kills::rounds;
 use super::world::World;
+use crate::campaign::seed;
 use crate::oracle::facts::Dice;
 
 const PARTITIONS: i32 = 3;
@@ -161,8 +162,7 @@ fn mirrored(world: &World<'_>) -> BTreeMap<i64, Row> {
 #[test]
 fn a_table_that_is_mirrored_is_the_same_after_kills() {
     let Some(broker) = Broker::shared() else { return };
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(17);
-    println!("seed {seed}");
+    let seed = seed(17);
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "customers_changed", PARTITIONS);
     let mut database = Database::new(seed);

@@ -2,6 +2,7 @@
 
 use super::broker::Broker;
 use super::world::{ARCHIVE, BOTH, DECLARED, FOLLOWED, HOUR, Hours, LOG_ALONE, World, hours, rides, with_late_ones};
+use crate::campaign::seed;
 use crate::oracle::facts::Dice;
 
 #[test]
@@ -199,7 +200,7 @@ fn a_table_is_followed_commit_by_commit() {
 #[test]
 fn divided_at_random_facts_are_counted_or_listed() {
     let Some(broker) = Broker::shared() else { return };
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(15);
+    let seed = seed(15);
     let mut late = 0;
     for case in 0..4 {
         let mut dice = Dice::new(seed.wrapping_mul(1_000) + case);

@@ -7,19 +7,19 @@ use std::time::Duration;
 use super::broker::Broker;
 use super::world::{ARCHIVE, BOTH, DECLARED, World, hours, rides};
 use crate::binary::all_said;
+use crate::campaign::{chaos, seed};
 use crate::oracle::facts::Dice;
 
 /// Rounds of killing jobs.
 pub(super) fn rounds() -> u64 {
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let chaos = chaos();
     (chaos / 25).max(1)
 }
 
 #[test]
 fn killed_anywhere_nothing_is_lost_and_nothing_is_twice() {
     let Some(broker) = Broker::shared() else { return };
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(11);
-    println!("seed {seed}");
+    let seed = seed(11);
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "killed", 3);
     let all = rides(seed, 0..1_000 * (rounds() + 1), 30);

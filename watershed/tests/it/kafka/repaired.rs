@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::broker::Broker;
 use super::world::{ARCHIVE, BOTH, DECLARED, HOUR, Ride, World, hours, with_late_ones};
+use crate::campaign::{chaos, seed};
 use crate::oracle::facts::Dice;
 
 pub(super) fn both() -> String {
@@ -47,10 +48,9 @@ fn late_messages_put_the_past_right_once_they_are_archived() {
 #[test]
 fn a_job_that_stays_puts_the_past_right_and_is_killed_at_it() {
     let Some(broker) = Broker::shared() else { return };
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let chaos = chaos();
     let rounds = (chaos / 33).max(1);
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(22);
-    println!("seed {seed}");
+    let seed = seed(22);
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "repaired_and_killed", 3);
     let all = with_late_ones(seed, 0..1_000 * (rounds + 1), 30);

@@ -10,6 +10,7 @@ use super::broker::Broker;
 use super::repaired::both;
 use super::world::{FOLLOWED, HOUR, Ride, World, hours, rides};
 use crate::binary::all_said;
+use crate::campaign::{chaos, seed};
 use crate::oracle::facts::Dice;
 use watershed_core::clock::{Clock, SystemClock};
 
@@ -173,10 +174,9 @@ fn what_is_played_back_into_the_archive_comes_to_views_behind_the_seam() {
 #[test]
 fn killed_in_the_middle_of_a_replay_each_message_is_there_once() {
     let Some(broker) = Broker::shared() else { return };
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let chaos = chaos();
     let rounds = (chaos / 20).max(2);
-    let seed: u64 = std::env::var("WATERSHED_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(42);
-    println!("seed {seed}");
+    let seed = seed(42);
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "replayed_and_killed", 3);
     let all = with_far_ones(seed, 0..600 * rounds, 3);

@@ -11,6 +11,7 @@ use super::broker::Broker;
 use super::repaired::both;
 use super::sink::{RIDES, by, sent};
 use super::world::{ARCHIVE, DECLARED, World, hours, with_late_ones};
+use crate::campaign::{number, seed};
 use crate::oracle::facts::Dice;
 
 /// Messages a second, each of so many seconds of event time after the one before.
@@ -29,9 +30,7 @@ fn kilobytes(job: &Child) -> Option<u64> {
 #[test]
 fn under_load_and_kills_nothing_is_lost_and_memory_stays() {
     let Some(broker) = Broker::shared() else { return };
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (seconds, seed) = (number("WATERSHED_SOAK", 12), number("WATERSHED_SEED", 31));
-    println!("seed {seed}, {seconds} s");
+    let (seconds, seed) = (number("WATERSHED_SOAK").unwrap_or(12), seed(31));
     let mut dice = Dice::new(seed);
     let world = World::new(broker, "soaked", 3);
     broker.create("soaked_rides", 3, &[]);

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::campaign::chaos;
 use object_store::ObjectStore;
 use watershed::runtime::Stop;
 use watershed::{Outcome, RunOptions};
@@ -18,10 +19,6 @@ use super::facts::{Dice, Facts, Shape};
 
 const WINDOWED: &str = "SELECT window_start, window_end, k, count(*) AS n, sum(v) AS total FROM \
                         TUMBLE(a, ts, INTERVAL '5 hours') GROUP BY window_start, window_end, k";
-
-fn faults_wanted() -> u64 {
-    std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
-}
 
 fn variant() -> Variant {
     super::check::variant("chaos", &[("commit_interval", "0 s"), ("slice", "0 s")], false, &[2, 1, 3])
@@ -92,7 +89,7 @@ async fn survive(seed: u64) -> Result<u64, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_of_kills_and_store_faults() {
-    let wanted = faults_wanted();
+    let wanted = chaos();
     let (mut seed, mut faults) = (0u64, 0);
     while faults < wanted {
         match tokio::time::timeout(Duration::from_secs(600), survive(seed)).await {

@@ -20,6 +20,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use super::slt;
+use crate::campaign::number;
 
 /// Queries that CI draws.
 const QUERIES: u64 = 60;
@@ -120,7 +121,6 @@ const OVER_WINDOWS: &[&str] = &[
 
 #[test]
 fn drawn_queries_hold() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seed = number("WATERSHED_SEED");
     let queries = number("WATERSHED_QUERIES").unwrap_or(if seed.is_some() { 1 } else { QUERIES });
     let first = seed.unwrap_or(1);

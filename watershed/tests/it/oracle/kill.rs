@@ -4,13 +4,14 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::campaign::chaos;
 use watershed_lake::Stores;
 
 use super::check::{Case, World, compare, once, variants};
 use super::facts::{Dice, Facts, Shape};
 
 fn kills_wanted() -> u64 {
-    let chaos: u64 = std::env::var("WATERSHED_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let chaos = chaos();
     chaos / 10
 }
 

@@ -57,6 +57,7 @@ use super::divided::{self, Seen};
 use super::duckdb;
 use super::facts::{Facts, Layout, Shape};
 use super::tables::{Format, Table};
+use crate::campaign::number;
 use crate::kafka::broker::Broker;
 use crate::minio::server::{Server, shared};
 
@@ -101,7 +102,6 @@ fn every_record_holds() {
 #[test]
 fn kafka_every_record_holds_divided() {
     let Some(broker) = Broker::shared() else { return };
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (first, times) = (number("WATERSHED_SEED").unwrap_or(1), number("WATERSHED_DIVISIONS").unwrap_or(1));
     for seed in first..first + times {
         println!("WATERSHED_SEED={seed}");
