@@ -10,7 +10,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, StringArray, TimestampMillisecondArray,
+};
 use arrow::compute::{cast, partition};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::RecordBatch;
@@ -21,7 +23,7 @@ use serde::Serialize;
 use watershed_core::error::Place;
 use watershed_core::scan::MESSAGE_COLUMNS;
 use watershed_core::settings::Settings;
-use watershed_core::tail::Messages;
+use watershed_core::tail::{HEADERS, Messages, header_item};
 use watershed_core::{Error, Result};
 use watershed_plan::{Parsed, Planner, Statement, parse};
 use watershed_runtime::record::SILENCE;
@@ -121,9 +123,11 @@ impl List {
     /// Those that are malformed, part by part in the order of their offsets.
     async fn messages(self) -> Result<Listed> {
         let table = self.table().await?;
-        let keys = if table.schema().index_of(KEY).is_ok() { KEY } else { "NULL" };
+        // Kept are those that the query reads; what it does not read may be NULL.
+        let kept = |name| if table.schema().index_of(name).is_ok() { name } else { "NULL" };
+        let (keys, headers) = (kept(KEY), kept(HEADERS));
         let sql = format!(
-            "SELECT _source, _partition, _row, _written_at, {keys} AS key, _payload FROM {LIST}
+            "SELECT _source, _partition, _row, _written_at, {keys} AS key, _payload, {headers} AS headers FROM {LIST}
              WHERE _reason = 'malformed' AND _source IN ({}) ORDER BY _source, _partition, _row",
             self.quoted()
         );
@@ -181,6 +185,10 @@ fn messages(rows: &RecordBatch) -> Result<Vec<(String, Messages)>> {
     let timestamps: TimestampMillisecondArray = millis.as_primitive().clone();
     let keys: BinaryArray = column(4, DataType::Binary)?.as_binary().clone();
     let payloads: BinaryArray = column(5, DataType::Binary)?.as_binary().clone();
+    let headers = match rows.column(6).data_type() {
+        DataType::Null => None,
+        _ => Some(column(6, DataType::List(header_item()))?.as_list().clone()),
+    };
     let by_part: [ArrayRef; 2] = [Arc::new(sources.clone()), Arc::new(parts.clone())];
     let mut found = vec![];
     for range in partition(&by_part).map_err(odd)?.ranges() {
@@ -200,6 +208,7 @@ fn messages(rows: &RecordBatch) -> Result<Vec<(String, Messages)>> {
             timestamps: timestamps.slice(at, n),
             keys: keys.slice(at, n),
             payloads: payloads.slice(at, n),
+            headers: headers.as_ref().map(|headers: &ListArray| headers.slice(at, n)),
             at_end: false,
         };
         found.push((sources.value(at).to_string(), messages));
@@ -209,7 +218,7 @@ fn messages(rows: &RecordBatch) -> Result<Vec<(String, Messages)>> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::TimestampMicrosecondArray;
+    use arrow::array::{NullArray, TimestampMicrosecondArray};
 
     use super::*;
 
@@ -224,6 +233,7 @@ mod tests {
             ("_written_at", Arc::new(written) as ArrayRef, true),
             ("key", text(&["k", "l", "m"]), true),
             ("_payload", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"x"), None, Some(b"z")])) as ArrayRef, true),
+            ("headers", Arc::new(NullArray::new(3)) as ArrayRef, true),
         ])
         .unwrap();
         let found = messages(&rows).unwrap();
@@ -233,6 +243,7 @@ mod tests {
         assert_eq!((first.timestamps.value(0), first.timestamps.is_null(1)), (5, true));
         assert_eq!((first.keys.value(1), first.payloads.is_null(1)), (&b"l"[..], true));
         assert_eq!(second.payloads.value(0), b"z");
+        assert!(first.headers.is_none());
 
         let nowhere = RecordBatch::try_new(rows.schema(), {
             let mut columns = rows.columns().to_vec();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::{can_cast_types, cast};
 use arrow::datatypes::{DataType, Date32Type, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
@@ -21,7 +21,7 @@ use watershed_core::history::History;
 use watershed_core::scan::MESSAGE_COLUMNS;
 use watershed_core::secrets;
 use watershed_core::settings::{OnError, Settings, parse_time};
-use watershed_core::tail::{Decode, Decoded, Malformed, Messages, Start, Tail};
+use watershed_core::tail::{Decode, Decoded, HEADERS, Malformed, Messages, Start, Tail};
 use watershed_core::time::{Grain, Span};
 use watershed_core::{Error, EventTime, Result};
 use watershed_formats::FormatOptions;
@@ -181,7 +181,7 @@ impl DeclaredTail {
             }
             false => {
                 let (kafka, of_format) = resolved(&self.options, variables)?;
-                (log(&self.url, &kafka)?, of_format)
+                (log(&self.url, &kafka, columns.index_of(HEADERS).is_ok())?, of_format)
             }
         };
         let format = FormatOptions { format: self.format.clone(), options: of_format };
@@ -196,14 +196,15 @@ impl DeclaredTail {
     }
 }
 
-/// The log at a location.
-fn log(url: &str, kafka: &BTreeMap<String, String>) -> Result<Arc<dyn Tail>> {
+/// The log at a location, its messages with their headers or without.
+fn log(url: &str, kafka: &BTreeMap<String, String>, with_headers: bool) -> Result<Arc<dyn Tail>> {
     match url.split_once("://") {
         #[cfg(feature = "kafka")]
-        Some(("kafka", _)) => Ok(Arc::new(watershed_kafka::KafkaTail::new(url, kafka)?)),
+        Some(("kafka", _)) => Ok(Arc::new(watershed_kafka::KafkaTail::new(url, kafka)?.with_headers(with_headers))),
         #[cfg(not(feature = "kafka"))]
         Some(("kafka", _)) => {
-            Err(Error::input(format!("tail = '{url}': this build was made without Kafka ({} options)", kafka.len())))
+            let (options, _) = (kafka.len(), with_headers);
+            Err(Error::input(format!("tail = '{url}': this build was made without Kafka ({options} options)")))
         }
         _ => Err(Error::input(format!(
             "tail = '{url}': expected kafka://BROKER:9092/TOPIC, or generate:// for rows that are made up"
@@ -337,8 +338,9 @@ fn rows(schema: &SchemaRef, source: &str, origin: &str, malformed: &Malformed) -
             "_row" if i < rejected_fields().len() => Arc::new(Int64Array::from(malformed.offsets.clone())),
             "_reason" if i < rejected_fields().len() => text("malformed"),
             "_partition" if i < rejected_fields().len() => text(&malformed.part.to_string()),
-            // If the query reads it, so that whoever plays the message back has it.
+            // If the query reads them, so that whoever plays the message back has them.
             "_key" if can_cast_types(&DataType::Binary, field.data_type()) => keys(malformed, field.data_type())?,
+            HEADERS => headers(malformed, field)?,
             "_payload" if i + 3 == schema.fields().len() => Arc::new(payloads.clone()),
             "_error" if i + 2 == schema.fields().len() => Arc::new(StringArray::from(malformed.errors.clone())),
             "_written_at" if i + 1 == schema.fields().len() => {
@@ -355,6 +357,16 @@ fn rows(schema: &SchemaRef, source: &str, origin: &str, malformed: &Malformed) -
 fn keys(malformed: &Malformed, data_type: &DataType) -> Result<ArrayRef> {
     let keys: BinaryArray = malformed.keys.iter().map(Option::as_deref).collect();
     cast(&keys, data_type).map_err(|e| Error::bug(format!("keys of malformed messages: {e}")))
+}
+
+/// The headers of malformed messages; NULL where nobody knows them any more.
+fn headers(malformed: &Malformed, field: &FieldRef) -> Result<ArrayRef> {
+    match &malformed.headers {
+        Some(headers) if can_cast_types(headers.data_type(), field.data_type()) => {
+            cast(headers, field.data_type()).map_err(|e| Error::bug(format!("headers of malformed messages: {e}")))
+        }
+        _ => Ok(new_null_array(field.data_type(), malformed.offsets.len())),
+    }
 }
 
 /// Facts with the partition column of their table, which messages do not have: it is made from the event time.
@@ -426,6 +438,7 @@ mod tests {
             timestamps: vec![Some(5), None],
             keys: vec![Some(b"k".to_vec()), None],
             payloads: vec![Some(b"{".to_vec()), None],
+            headers: None,
             errors: vec!["cut off".into(), "empty".into()],
         };
         let rows = rows(&schema, "s", "kafka://b/t", &malformed).unwrap();

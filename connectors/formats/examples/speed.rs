@@ -85,6 +85,7 @@ fn main() -> Result<()> {
         timestamps: TimestampMillisecondArray::from_value(0, MESSAGES),
         keys: BinaryArray::from_opt_vec(vec![None; MESSAGES]),
         payloads: BinaryArray::from_iter_values(&payloads),
+        headers: None,
         next: MESSAGES as i64,
         at_end: false,
     };

@@ -180,6 +180,7 @@ mod tests {
             timestamps: TimestampMillisecondArray::from(vec![None, None, None]),
             keys: BinaryArray::from_opt_vec(vec![None, None, None]),
             payloads,
+            headers: None,
             next: 3,
             at_end: true,
         };

@@ -1,13 +1,13 @@
 //! The columns of a source: what the payload gives, and what the message itself does.
 //!
-//! Invariant: a row has the offset, part, time and key of the message whose payload it holds, whatever else was left out.
+//! Invariant: a row has the offset, part, time, key and headers of the message whose payload it holds, whatever else was left out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, Int32Array, Int64Array, UInt64Array, new_empty_array};
-use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, UInt64Array, new_empty_array};
+use arrow::compute::take;
+use arrow::datatypes::{Fields, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use watershed_core::tail::{Decode, Decoded, Messages};
 use watershed_core::{Error, Result};
@@ -18,9 +18,9 @@ use crate::csv::Csv;
 use crate::debezium::{self, DebeziumJson};
 use crate::json::Json;
 use crate::options::{Format, Options};
+use crate::own::Own;
 use crate::protobuf::Protobuf;
 use crate::raw::Raw;
-use crate::typed::sql_name;
 
 /// What reads the payloads of messages.
 pub(crate) trait Payloads: Send + Sync {
@@ -30,46 +30,6 @@ pub(crate) trait Payloads: Send + Sync {
     /// Whether a message without payload is a row.
     fn reads_tombstones(&self) -> bool {
         false
-    }
-}
-
-/// What a message has besides its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
-    Offset,
-    Part,
-    Timestamp,
-    Key,
-}
-
-impl Own {
-    fn of(field: &Field) -> Result<Option<Self>> {
-        use DataType::*;
-        let name = field.name().as_str();
-        let (own, fits, wanted) = match (name, field.data_type()) {
-            ("_offset", found) => (Own::Offset, matches!(found, Int64), "BIGINT"),
-            ("_part", found) => (Own::Part, matches!(found, Int32 | Int64), "INT or BIGINT"),
-            ("_timestamp", found) => (Own::Timestamp, matches!(found, Timestamp(..)), "TIMESTAMP"),
-            ("_key", found) => {
-                let fits = matches!(found, Binary | LargeBinary | BinaryView | Utf8 | LargeUtf8 | Utf8View);
-                (Own::Key, fits, "BYTEA or text")
-            }
-            _ => return Ok(None),
-        };
-        if !fits {
-            let found = sql_name(field.data_type());
-            return Err(Error::input(format!("column {name} is the message's own, so it is {wanted}, not {found}")));
-        }
-        Ok(Some(own))
-    }
-
-    fn values(self, messages: &Messages) -> ArrayRef {
-        match self {
-            Own::Offset => Arc::new(messages.offsets.clone()),
-            Own::Part => Arc::new(Int32Array::from_value(messages.part, messages.len())),
-            Own::Timestamp => Arc::new(messages.timestamps.clone()),
-            Own::Key => Arc::new(messages.keys.clone()),
-        }
     }
 }
 
@@ -108,21 +68,8 @@ impl Facts {
                 columns.push(None);
                 continue;
             };
-            let values = own.values(messages);
-            let lenient = CastOptions { safe: true, ..CastOptions::default() };
-            let column = cast_with_options(&values, field.data_type(), &lenient)
-                .map_err(|e| Error::bug(format!("column {} of a log: {e}", field.name())))?;
-            if column.null_count() > 0 {
-                for at in (0..column.len()).filter(|at| column.is_null(*at)) {
-                    let name = field.name();
-                    if values.is_valid(at) {
-                        malformed
-                            .insert(at, format!("column '{name}': not a value of {}", sql_name(field.data_type())));
-                    } else if !field.is_nullable() {
-                        malformed.insert(at, format!("column '{name}' is NOT NULL, and the message has none"));
-                    }
-                }
-            }
+            let (column, of_column) = own.column(messages, field)?;
+            malformed.extend(of_column);
             columns.push(Some(column));
         }
         Ok((columns, malformed))

@@ -53,7 +53,7 @@ const LONGEST: usize = 16 << 20;
 const KEPT: usize = 1 << 10;
 
 /// The columns that messages have and files do not.
-const OF_MESSAGES: [&str; 4] = ["_offset", "_part", "_timestamp", "_key"];
+const OF_MESSAGES: [&str; 5] = ["_offset", "_part", "_timestamp", "_key", "_headers"];
 
 /// What reads files of these columns.
 ///
@@ -296,6 +296,7 @@ impl Reader {
             timestamps: TimestampMillisecondArray::new_null(cut.len()),
             keys: BinaryArray::new_null(cut.len()),
             payloads: payloads.finish(),
+            headers: None,
             next: 0,
             at_end: false,
         };

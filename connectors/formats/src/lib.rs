@@ -2,7 +2,7 @@
 //! rows become messages: JSON.
 //!
 //! ```text
-//!  Messages ─┬─ facts: _offset, _part, _timestamp, _key ───────────────────────────────────┐
+//!  Messages ─┬─ facts, own: _offset, _part, _timestamp, _key, _headers ────────────────────┐
 //!            └─ payloads ──▶ json │ csv │ avro │ protobuf │ raw │ debezium ──▶ typed columns ┴─▶ Decoded
 //!                                   └─ apart: who of a batch is malformed
 //! ```
@@ -11,6 +11,7 @@
 //!
 //! * `options`: formats and their options, as a user names them.
 //! * `facts`: the columns of a source, from the payload or from the message itself.
+//! * `own`: what a message has besides its payload.
 //! * `apart`: a batch that cannot be read whole, taken apart until only the malformed messages are left out.
 //! * `spare`: decoders that are used again.
 //! * `json`, `csv`, `avro`, `raw`: payloads as columns, by arrow's own readers.
@@ -26,7 +27,7 @@
 //!   columns are not looked at. (In Protobuf a field that is not there may have a default.)
 //! * A tombstone, a message without payload, is no fact and no fault: it is passed over, and counted nowhere. Only `raw`
 //!   has a row for it, since there the payload is the fact.
-//! * `_offset`, `_part`, `_timestamp` and `_key` are the message's own, never the payload's.
+//! * `_offset`, `_part`, `_timestamp`, `_key` and `_headers` are the message's own, never the payload's.
 //!
 //! **Invariant:** what becomes of a message depends on that message alone, never on those it was fetched with. Nothing
 //! panics, however a payload looks, and no memory is asked for that a payload only claims to need.
@@ -34,6 +35,8 @@
 mod options;
 
 mod facts;
+
+mod own;
 
 mod apart;
 
@@ -84,7 +87,8 @@ pub struct FormatOptions {
 /// What reads a log's messages as facts of this schema.
 ///
 /// Columns are looked up by name, but for `csv`, where they are found by position. Those named `_offset` (BIGINT), `_part`
-/// (INT or BIGINT), `_timestamp` (TIMESTAMP) and `_key` (BYTEA or text) are filled from the message.
+/// (INT or BIGINT), `_timestamp` (TIMESTAMP), `_key` (BYTEA or text) and `_headers` (an array of structs of a `key`, text, and a
+/// `value`, BYTEA) are filled from the message.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -105,6 +109,7 @@ pub struct FormatOptions {
 ///     timestamps: TimestampMillisecondArray::from(vec![None, None]),
 ///     keys: BinaryArray::from_opt_vec(vec![None, None]),
 ///     payloads: BinaryArray::from_vec(vec![br#"{"amount": 1.5, "ignored": true}"#, b"cut off {"]),
+///     headers: None,
 ///     next: 9,
 ///     at_end: true,
 /// };

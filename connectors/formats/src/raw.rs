@@ -26,7 +26,7 @@ impl Raw {
         let [field] = fields.as_ref() else {
             let names: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
             return Err(Error::input(format!(
-                "format 'raw' has one column for the payload, beside _offset, _part, _timestamp and _key; there are: {}",
+                "format 'raw' has one column for the payload, beside _offset, _part, _timestamp, _key and _headers; there are: {}",
                 if names.is_empty() { "none".into() } else { names.join(", ") },
             )));
         };

@@ -22,7 +22,7 @@ use crate::draw::{below, draw, is_among, key, salt};
 use crate::options::{LATE_BY, Options};
 
 /// Columns that are the message's own.
-const OWN: [&str; 4] = ["_offset", "_part", "_timestamp", "_key"];
+const OWN: [&str; 5] = ["_offset", "_part", "_timestamp", "_key", "_headers"];
 
 /// What draws are for that are of no column.
 const DISORDERED: &str = "generate.disorder";

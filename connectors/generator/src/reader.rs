@@ -125,6 +125,7 @@ fn messages(log: &Log, part: Part, from: i64, to: i64, end: i64) -> Result<Messa
         timestamps: TimestampMillisecondArray::from(timestamps),
         keys: new_null_array(&DataType::Binary, rows).as_binary().clone(),
         payloads: payloads.finish(),
+        headers: None,
         next: to,
         at_end: to == end,
     })

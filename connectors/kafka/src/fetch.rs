@@ -72,6 +72,7 @@ pub(crate) struct Fetch {
     asker: Arc<Asker>,
     orders: Receiver<Order>,
     batches: Sender<Result<Vec<Messages>>>,
+    with_headers: bool,
     troubled: bool,
 }
 
@@ -87,8 +88,9 @@ impl Fetch {
         asker: Arc<Asker>,
         orders: Receiver<Order>,
         batches: Sender<Result<Vec<Messages>>>,
+        with_headers: bool,
     ) -> Fetch {
-        Fetch { queues: Vec::new(), client: Arc::new(client), asker, orders, batches, troubled: false }
+        Fetch { queues: Vec::new(), client: Arc::new(client), asker, orders, batches, with_headers, troubled: false }
     }
 
     /// Runs until the reader is gone or reading has to end.
@@ -146,7 +148,7 @@ impl Fetch {
             let mut source = source.ok_or_else(|| Error::bug(format!("partition {part} has no queue")))?;
             let me = thread::current();
             source.set_nonempty_callback(move || me.unpark());
-            self.queues.push(Queue { source, held: false, gather: Gather::new(*part, *offset) });
+            self.queues.push(Queue { source, held: false, gather: Gather::new(*part, *offset, self.with_headers) });
             assigned.add_partition_offset(&location.topic, *part, Offset::Offset(*offset)).map_err(failed)?;
         }
         match from.is_empty() {
@@ -204,7 +206,7 @@ impl Fetch {
         }
         let chosen = self.queues.iter_mut().map(|queue| &mut queue.gather);
         let chosen = chosen.filter(|gather| gather.has_news() && which(gather));
-        let batches: Vec<Messages> = chosen.map(Gather::hand_over).collect();
+        let batches = chosen.map(Gather::hand_over).collect::<Result<Vec<Messages>>>()?;
         match batches.is_empty() {
             true => Ok(()),
             false => self.batches.blocking_send(Ok(batches)).map_err(|_| End::Left),

@@ -16,6 +16,7 @@
 //! * `events`: what librdkafka tells besides messages.
 //! * `trouble`: what an error means for a reader, and how it is worded.
 //! * `ask`: what a topic has, where it stood at a time, and how far the job is.
+//! * `headers`: headers of messages, if they are asked for.
 //! * `gather`: messages of one part, on their way to be columns.
 //! * `fetch`: the thread that takes messages from librdkafka.
 //! * `reader`: the other end of that thread.
@@ -54,6 +55,8 @@ mod events;
 mod trouble;
 
 mod ask;
+
+mod headers;
 
 mod gather;
 

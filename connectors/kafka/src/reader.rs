@@ -31,14 +31,14 @@ pub(crate) struct KafkaReader {
 
 impl KafkaReader {
     /// Begins to read. Waits for brokers: call it where waiting is allowed.
-    pub(crate) fn start(asker: Arc<Asker>, from: BTreeMap<Part, i64>) -> Result<KafkaReader> {
+    pub(crate) fn start(asker: Arc<Asker>, from: BTreeMap<Part, i64>, with_headers: bool) -> Result<KafkaReader> {
         asker.check(&from)?;
         let config = asker.options.reading(from.len());
         let client = config.create_with_context(Events::new(&asker.location));
         let client = client.map_err(|e| asker.options.refused(&e))?;
         let (orders, to_obey) = mpsc::channel();
         let (to_send, batches) = tokio::sync::mpsc::channel(AHEAD);
-        let fetch = Fetch::new(client, Arc::clone(&asker), to_obey, to_send);
+        let fetch = Fetch::new(client, Arc::clone(&asker), to_obey, to_send, with_headers);
         let thread = thread::Builder::new().name(format!("kafka {}", asker.location.topic));
         let thread = thread.spawn(move || fetch.run(&from));
         let thread = thread.map_err(|e| Error::Resources(format!("cannot start a thread to read Kafka: {e}")))?;

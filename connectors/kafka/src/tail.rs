@@ -19,6 +19,7 @@ use crate::trouble::joined;
 /// A topic.
 pub struct KafkaTail {
     asker: Arc<Asker>,
+    with_headers: bool,
 }
 
 impl KafkaTail {
@@ -43,7 +44,12 @@ impl KafkaTail {
     pub fn new(location: &str, options: &BTreeMap<String, String>) -> Result<KafkaTail> {
         let location = Location::parse(location)?;
         let options = Options::new(&location, options)?;
-        Ok(KafkaTail { asker: Arc::new(Asker::new(location, options)?) })
+        Ok(KafkaTail { asker: Arc::new(Asker::new(location, options)?), with_headers: false })
+    }
+
+    /// Hands over the headers of messages, too; they cost to be copied.
+    pub fn with_headers(self, with_headers: bool) -> KafkaTail {
+        KafkaTail { with_headers, ..self }
     }
 
     /// Asks where waiting is allowed.
@@ -81,8 +87,8 @@ impl Tail for KafkaTail {
     }
 
     async fn read(&self, from: &BTreeMap<Part, i64>) -> Result<Box<dyn TailReader>> {
-        let from = from.clone();
-        Ok(Box::new(self.ask(move |asker| KafkaReader::start(asker, from)).await?))
+        let (from, with_headers) = (from.clone(), self.with_headers);
+        Ok(Box::new(self.ask(move |asker| KafkaReader::start(asker, from, with_headers)).await?))
     }
 
     async fn report(&self, position: &TailPosition) -> Result<()> {

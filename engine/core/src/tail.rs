@@ -14,14 +14,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, Int64Array, TimestampMillisecondArray};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, AsArray, BinaryArray, Int64Array, ListArray, TimestampMillisecondArray, UInt64Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::time::{EventTime, Span};
 
 /// The number of a part of a log.
@@ -137,6 +139,8 @@ pub struct Messages {
     pub keys: BinaryArray,
     /// NULL: a tombstone.
     pub payloads: BinaryArray,
+    /// Items as of [`header_item`]. `None`: nobody asked for them, or nobody knows them any more.
+    pub headers: Option<ListArray>,
     /// The offset after all of this: that of the last message plus one, or beyond, where only markers follow.
     pub next: i64,
     /// Nothing followed when this was read. Such a one may be without messages.
@@ -152,15 +156,41 @@ impl Messages {
         self.offsets.is_empty()
     }
 
-    /// Bytes of keys and payloads.
+    /// Bytes of keys and payloads, and of headers if they are there.
     pub fn bytes(&self) -> u64 {
         let of = |array: &BinaryArray| {
             let offsets = array.value_offsets();
             let ends = offsets.first().zip(offsets.last());
             ends.map_or(0, |(first, last)| u64::try_from(last - first).unwrap_or(0))
         };
-        of(&self.keys) + of(&self.payloads)
+        of(&self.keys) + of(&self.payloads) + self.headers.as_ref().map_or(0, header_bytes)
     }
+}
+
+/// The column of a log that stands for the headers of a message.
+pub const HEADERS: &str = "_headers";
+
+/// A header among those of a message: a name, of which there may be several, and a value that may be NULL. A name that is NULL
+/// is one that nobody can read as text.
+pub fn header_item() -> FieldRef {
+    Arc::new(Field::new("element", DataType::Struct(header_fields()), true))
+}
+
+/// What a header consists of.
+pub fn header_fields() -> Fields {
+    vec![Field::new("key", DataType::Utf8, true), Field::new("value", DataType::Binary, true)].into()
+}
+
+fn header_bytes(headers: &ListArray) -> u64 {
+    let offsets = headers.value_offsets();
+    let Some((first, last)) = offsets.first().zip(offsets.last()) else { return 0 };
+    let between = |offsets: &[i32]| {
+        let at = |of: &i32| usize::try_from(*of).ok().and_then(|at| offsets.get(at)).copied().unwrap_or(0);
+        u64::try_from(at(last) - at(first)).unwrap_or(0)
+    };
+    let items = headers.values().as_struct();
+    between(items.column(0).as_string::<i32>().value_offsets())
+        + between(items.column(1).as_binary::<i32>().value_offsets())
 }
 
 /// Rows of one part that are facts as they are, in the order of their offsets.
@@ -284,13 +314,15 @@ pub struct Malformed {
     pub timestamps: Vec<Option<i64>>,
     pub keys: Vec<Option<Vec<u8>>>,
     pub payloads: Vec<Option<Vec<u8>>>,
+    /// As in [`Messages`].
+    pub headers: Option<ListArray>,
     /// What is wrong with each.
     pub errors: Vec<String>,
 }
 
 impl Malformed {
     /// Those of some messages, by index, with the reason.
-    pub fn of(messages: &Messages, malformed: &[(usize, String)]) -> Self {
+    pub fn of(messages: &Messages, malformed: &[(usize, String)]) -> Result<Self> {
         let mut found = Malformed { part: messages.part, ..Malformed::default() };
         for (index, error) in malformed {
             let bytes = |of: &BinaryArray| of.is_valid(*index).then(|| of.value(*index).to_vec());
@@ -301,7 +333,12 @@ impl Malformed {
             found.payloads.push(bytes(&messages.payloads));
             found.errors.push(error.clone());
         }
-        found
+        if let Some(headers) = messages.headers.as_ref().filter(|_| !malformed.is_empty()) {
+            let which = UInt64Array::from_iter_values(malformed.iter().map(|(index, _)| *index as u64));
+            let some = take(headers, &which, None).map_err(|e| Error::bug(format!("headers of messages: {e}")))?;
+            found.headers = Some(some.as_list().clone());
+        }
+        Ok(found)
     }
 }
 

@@ -38,7 +38,7 @@ use crate::scan::{engine_error, table_schema};
 use crate::shape;
 use crate::sql::place::{place, planning_error};
 use crate::sql::window_tables::{Found, Mode};
-use crate::sql::{refuse, views, window_functions, window_tables};
+use crate::sql::{header, refuse, views, window_functions, window_tables};
 use crate::tables::{SourceProvider, files_table};
 use crate::ties;
 
@@ -105,6 +105,7 @@ impl Planner {
             datafusion_functions_json::register_all(context)
                 .map_err(|e| Error::bug(format!("JSON functions cannot be registered: {e}")))?;
             window_functions::functions().for_each(|function| context.register_udf(function));
+            context.register_udf(header::function());
         }
         Ok(Planner {
             streaming,

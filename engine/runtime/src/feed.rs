@@ -463,7 +463,7 @@ fn decoded(input: &TailInput, messages: &Messages) -> Result<Chunk> {
         at_end: messages.at_end,
         messages: messages.len() as u64,
         bytes: messages.bytes(),
-        malformed: Malformed::of(messages, &decoded.malformed),
+        malformed: Malformed::of(messages, &decoded.malformed)?,
         ..Chunk::of(input, rows)?
     })
 }

@@ -209,6 +209,13 @@ fn setup(world: &World, name: &str) -> Result<(), String> {
             world.write("mended.sql", &mended);
             Ok(())
         }
+        "orders with headers, in a topic" => {
+            let broker = Broker::shared().ok_or("there is no Kafka")?;
+            broker.create("orders", 1, &[]);
+            let order = r#"{"at":"2024-05-01T08:00:00Z","amount":3.5}"#;
+            broker.produce_with_headers("orders", 0, &[(order, &[("tenant", Some(b"a"))]), (order, &[])]);
+            Ok(())
+        }
         "events in a topic" => {
             let broker = Broker::shared().ok_or("there is no Kafka")?;
             broker.create("events", 1, &[]);

@@ -18,7 +18,7 @@ use arrow::array::{BinaryArray, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::util::pretty::pretty_format_batches_with_options;
 use watershed_core::Result;
-use watershed_core::tail::{Decode, Decoded, Messages};
+use watershed_core::tail::{Decode, Decoded, Messages, header_item};
 use watershed_formats::{FormatOptions, decoder};
 
 /// Columns by name and type as SQL has them; `!` behind the type is NOT NULL.
@@ -59,6 +59,8 @@ fn sql_type(name: &str) -> DataType {
             let fields = vec![Field::new("zip", DataType::Utf8, true), Field::new("more", DataType::Int64, true)];
             DataType::Struct(fields.into())
         }
+        "HEADERS" => DataType::List(header_item()),
+        "LARGE HEADERS" => DataType::LargeList(header_item()),
         "MAP" => {
             let entry = vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)];
             DataType::Map(Field::new("entries", DataType::Struct(entry.into()), false).into(), false)
@@ -75,6 +77,7 @@ fn messages<T: AsRef<[u8]>>(payloads: &[Option<T>]) -> Messages {
         timestamps: TimestampMillisecondArray::from_iter((0..count as i64).map(|i| (i % 3 != 2).then_some(i))),
         keys: BinaryArray::from_iter((0..count).map(|i| (i % 2 == 0).then(|| format!("key {i}")))),
         payloads: BinaryArray::from_iter(payloads.iter().map(|p| p.as_ref().map(|p| p.as_ref()))),
+        headers: None,
         next: 1000 + 2 * count as i64,
         at_end: false,
     }

@@ -174,6 +174,7 @@ fn part_of(all: &Messages, from: usize, count: usize) -> Messages {
         timestamps: all.timestamps.slice(from, count),
         keys: all.keys.slice(from, count),
         payloads: all.payloads.slice(from, count),
+        headers: all.headers.as_ref().map(|headers| headers.slice(from, count)),
         next: all.next,
         at_end: all.at_end,
     }

@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, Expr, TableConstraint,
-    TimezoneInfo,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, Expr, StructField,
+    TableConstraint, TimezoneInfo,
 };
 use watershed_core::error::{Error, Place, Result};
 
 use super::parse::normal;
 use super::place::span_place;
+use super::statement::name;
 
 /// The columns of a table, and those that its primary key is of: of a constraint, or of the columns that say so themselves.
 pub(crate) fn keyed(
@@ -70,7 +71,7 @@ pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<
         }
         let data_type = data_type(&column.data_type).ok_or_else(|| {
             let known = "BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP \
-                         [WITH TIME ZONE], or an array of these";
+                         [WITH TIME ZONE], and ARRAY<…>, STRUCT<name …> and MAP(…, …) of these";
             Error::sql_at(format!("{name}: type {} is not supported; there are {known}", column.data_type), at)
         })?;
         let mut nullable = true;
@@ -110,6 +111,17 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
         DataType::Timestamp(_, None) => "TIMESTAMP".to_string(),
         DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_string(),
         DataType::List(element) => format!("ARRAY<{}>", sql_type(element.data_type())),
+        DataType::Struct(fields) => {
+            let field = |field: &FieldRef| format!("{} {}", name(field.name()), sql_type(field.data_type()));
+            format!("STRUCT<{}>", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => {
+                let of = pair.iter().map(|field| sql_type(field.data_type())).collect::<Vec<_>>();
+                format!("MAP({})", of.join(", "))
+            }
+            other => other.to_string(),
+        },
         other => other.to_string(),
     }
 }
@@ -135,6 +147,22 @@ fn data_type(sql: &SqlType) -> Option<DataType> {
         },
         SqlType::Array(ArrayElemTypeDef::AngleBracket(of) | ArrayElemTypeDef::SquareBracket(of, None)) => {
             DataType::List(Arc::new(Field::new("element", data_type(of)?, true)))
+        }
+        SqlType::Struct(fields, _) if !fields.is_empty() => {
+            let field = |field: &StructField| {
+                Some(Field::new(normal(field.field_name.as_ref()?), data_type(&field.field_type)?, true))
+            };
+            let fields: Fields = fields.iter().map(field).collect::<Option<_>>()?;
+            let again = |at: usize| fields[..at].iter().any(|before| before.name() == fields[at].name());
+            if (0..fields.len()).any(again) {
+                return None;
+            }
+            DataType::Struct(fields)
+        }
+        // As tables have them.
+        SqlType::Map(key, value) => {
+            let pair = vec![Field::new("key", data_type(key)?, false), Field::new("value", data_type(value)?, true)];
+            DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(pair.into()), false)), false)
         }
         _ => return None,
     })

@@ -8,6 +8,7 @@
 //! * [`views`]: plain views are expanded where they are named.
 //! * [`window_tables`]: `TUMBLE(t, ts, size)` becomes an ordinary subquery.
 //! * [`window_functions`]: what window table functions become.
+//! * [`header`]: the function `header`.
 //! * [`refuse`]: what the syntax alone shows cannot be made incremental, with its place.
 
 pub(crate) mod variables;
@@ -25,5 +26,7 @@ pub(crate) mod views;
 pub(crate) mod window_tables;
 
 pub(crate) mod window_functions;
+
+pub(crate) mod header;
 
 pub(crate) mod refuse;

@@ -283,7 +283,7 @@ fn quoted(value: &str) -> String {
 }
 
 /// A name, in double quotes where it needs them to be read back.
-fn name(name: &str) -> String {
+pub(crate) fn name(name: &str) -> String {
     let plain = name.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
         && name.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit());
     if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }

@@ -9,7 +9,7 @@ SET parallelism = 4;
 create source Flights (watermark for DATE as date - interval '10 minutes')
   with (lake = '${ROOT}/flights', bounded = true, max_leak = interval '2 hours');
 CREATE SOURCE \"Odd Name\" WITH (lake='x');
-CREATE TABLE t (a INT NOT NULL, b TIMESTAMP, c VARCHAR, d DECIMAL(10, 2), e ARRAY<BIGINT>, f TIMESTAMPTZ)
+CREATE TABLE t (a INT NOT NULL, b TIMESTAMP, c VARCHAR, d DECIMAL(10, 2), e ARRAY<BIGINT>, f TIMESTAMPTZ, g ARRAY<STRUCT<key VARCHAR, \"Its Value\" BYTEA>>, h MAP(VARCHAR, STRUCT<x DOUBLE>))
   WITH (location = 's3://b/t', partition_by = 'day(b)');
 CREATE OR REPLACE VIEW late_ones AS SELECT * FROM flights WHERE delay > 10;
 CREATE MATERIALIZED VIEW IF NOT EXISTS hourly WITH (location = 'y') AS
@@ -60,7 +60,7 @@ fn a_text_is_split_into_statements() {
     assert_eq!(options, [("lake", "s3://it's/flights"), ("bounded", "true"), ("max_leak", "2 hours")]);
     assert!(matches!(&all[2].statement, Statement::CreateSource(s) if s.name == "Odd Name" && s.time_column.is_none()));
     let Statement::CreateTable(table) = &all[3].statement else { panic!("{:?}", all[3]) };
-    assert_eq!(table.columns.fields().len(), 6);
+    assert_eq!(table.columns.fields().len(), 8);
     assert!(!table.columns.field(0).is_nullable() && table.columns.field(1).is_nullable());
     assert!(matches!(&all[4].statement, Statement::CreateView(v) if v.or_replace && v.name == "late_ones"));
     let Statement::CreateMaterializedView(view) = &all[5].statement else { panic!("{:?}", all[5]) };

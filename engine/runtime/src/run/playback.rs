@@ -204,7 +204,7 @@ impl PlayedBack {
         let decode = tail.decode.as_ref();
         let decode = decode.ok_or_else(|| Error::bug(format!("messages of {} are not read", tail.tail.location())))?;
         let decoded = decode.decode(messages)?;
-        let malformed = Malformed::of(messages, &decoded.malformed);
+        let malformed = Malformed::of(messages, &decoded.malformed)?;
         self.listed += messages.len() as u64;
         self.readable += (messages.len() - malformed.offsets.len()) as u64;
         let shown = malformed.offsets.iter().zip(&malformed.errors).take(SHOWN - self.malformed.len());

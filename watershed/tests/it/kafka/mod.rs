@@ -8,6 +8,8 @@ mod by_time;
 
 mod debezium;
 
+mod headers;
+
 mod history_and_log;
 
 mod kills;

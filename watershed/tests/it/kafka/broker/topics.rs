@@ -14,6 +14,7 @@ use rdkafka::admin::{
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 use watershed_core::clock::{Clock, SystemClock};
@@ -26,6 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A message to be written: partition, key, payload (`None`: a tombstone) and time in milliseconds (`None`: now).
 pub(crate) type Message = (i32, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>);
+
+/// A name, and a value that may be none.
+pub(crate) type Header<'a> = (&'a str, Option<&'a [u8]>);
 
 /// A message as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +103,23 @@ impl Broker {
         // One request at a time keeps the order; an idempotent producer would, too, but takes half a second to begin.
         let producer = self.producer(&[("max.in.flight.requests.per.connection", "1")]);
         send(&producer, topic, messages);
+    }
+
+    /// Writes messages of one partition without keys, each with its headers.
+    pub(crate) fn produce_with_headers(&self, topic: &str, partition: i32, messages: &[(&str, &[Header<'_>])]) {
+        let producer = self.producer(&[("max.in.flight.requests.per.connection", "1")]);
+        for (payload, headers) in messages {
+            let all = OwnedHeaders::new_with_capacity(headers.len());
+            let all = headers.iter().fold(all, |all, (key, value)| {
+                let header = rdkafka::message::Header { key, value: *value };
+                all.insert(header)
+            });
+            let record = BaseRecord::<[u8], str>::to(topic).partition(partition).payload(*payload).headers(all);
+            assert!(producer.send(record).is_ok(), "{topic} {partition}: {payload}");
+        }
+        producer.flush(TIMEOUT).unwrap();
+        let refused = producer.context().0.lock().unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
     }
 
     /// Writes messages as one transaction, which is committed or given up; either leaves a gap at the end of each partition.
