@@ -125,7 +125,7 @@ pub struct Entry {
     /// Incarnations of earlier generations whose tables, if they are still there, are this one's to remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Uuid>,
-    /// Settings that are fixed when a job is made (`from`), as text.
+    /// What is fixed when it is made, as text: settings of a job (`from`), and the `columns` of a log that were inferred.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fixed: BTreeMap<String, String>,
     /// Statements of the views that a job's query went through: they are part of what it means.

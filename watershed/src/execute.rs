@@ -24,6 +24,7 @@ use crate::declare::{Decision, canonical, decide};
 use crate::dimensions;
 use crate::engine::{Engine, JobPlan, Outcome, RunOptions, relation, unknown};
 use crate::estimate::{self, Estimate};
+use crate::inferred::{self, Inferred};
 use crate::jobs::{self, Planned};
 use crate::layers::Layers;
 use crate::listing;
@@ -92,7 +93,7 @@ impl<'a> Session<'a> {
             match &explained.statement {
                 Statement::Set { name, value } => self.layers.set(name, value)?,
                 Statement::CreateSource(source) => {
-                    let draft = self.source_draft(source, &parsed)?;
+                    let (draft, _) = self.source_draft(source, &parsed).await?;
                     self.pretend(draft);
                 }
                 Statement::CreateView(view) => {
@@ -230,12 +231,16 @@ impl<'a> Session<'a> {
     }
 
     async fn create_source(&mut self, source: &CreateSource, parsed: &Parsed, seen: Seen<'_>) -> Result<()> {
-        let draft = self.source_draft(source, parsed)?;
+        // Whoever is refused waits for no log.
+        let (text, manners) = canonical(&parsed.statement);
+        decide(relation(&self.entries, &source.name), Kind::Source, &source.name, &text, manners, parsed.at)?;
+        let (draft, told) = self.source_draft(source, parsed).await?;
         let reads = draft.location.clone().unwrap_or_default();
         if self.wave.iter().any(|job| overlap(&job.location, &reads)) {
             self.run_wave(seen).await?;
         }
-        self.declare(draft, parsed, seen).await.map(|_| ())
+        self.declare(draft, parsed, seen).await?;
+        told.map_or(Ok(()), |told| seen(Outcome::Done(told)))
     }
 
     async fn create_table(&mut self, table: &CreateTable, parsed: &Parsed, seen: Seen<'_>) -> Result<()> {
@@ -262,10 +267,23 @@ impl<'a> Session<'a> {
         Ok(self.wave.iter().any(fills))
     }
 
-    fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<Draft> {
-        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now());
-        let place = declared.and_then(|declared| declared.place()).map_err(|e| at(e, parsed.at))?;
-        Ok(self.draft(Kind::Source, &source.name, parsed, Some(place)))
+    /// A source with the columns that it has in the catalog or else were inferred, and what is told of those.
+    async fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<(Draft, Option<String>)> {
+        let at = |e| at(e, parsed.at);
+        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now()).map_err(at)?;
+        let place = declared.place().map_err(at)?;
+        let mut draft = self.draft(Kind::Source, &source.name, parsed, Some(place));
+        let known = relation(&self.entries, &source.name).filter(|entry| entry.statement == draft.statement);
+        if let Some(known) = known {
+            draft.fixed = known.fixed.clone();
+            return Ok((draft, None));
+        }
+        let inferred = inferred::infer(&declared).await.map_err(at)?;
+        let told = inferred.map(|Inferred { columns, told }| {
+            draft.fixed.insert(inferred::FIXED.to_string(), columns);
+            told
+        });
+        Ok((draft, told))
     }
 
     fn view_draft(&self, view: &CreateView, parsed: &Parsed) -> Result<Draft> {

@@ -54,6 +54,7 @@
 //! * `declare`: what a CREATE comes to: create, resume, replace or refuse. Pure.
 //! * [`catalog`]: what has been created, by name.
 //! * `tails`: the log of a source; `keys`: the facts that its history has too, where offsets do not tell.
+//! * `inferred`: the columns of a log that nobody declared.
 //! * `handover`: where a history ends and its log begins.
 //! * `folders`: files of text as a history.
 //! * `sources`, `names`, `relations`: from names in a query to histories and a planner that knows them.
@@ -88,6 +89,8 @@ mod folders;
 mod sources;
 
 mod tails;
+
+mod inferred;
 
 mod keys;
 

@@ -11,11 +11,12 @@ use watershed_core::scan::ScanFile;
 use watershed_core::settings::Settings;
 use watershed_core::{Error, Result};
 use watershed_lake::{HistoryOptions, open_history};
-use watershed_plan::{Planner, Query, Statement, parse};
+use watershed_plan::{Planner, Query, Statement, columns_of, parse};
 
 use crate::catalog::{Entry, Kind};
 use crate::dimensions;
 use crate::engine::{Engine, parallelism, relation};
+use crate::inferred;
 use crate::late;
 use crate::layers::Layers;
 use crate::names::names;
@@ -166,7 +167,12 @@ pub(crate) fn query_of(entry: &Entry) -> Result<Query> {
 
 fn declared(engine: &Engine, layers: &Layers, entry: &Entry) -> Result<Declared> {
     match statement_of(entry)? {
-        Statement::CreateSource(source) => Declared::new(&source, layers, engine, entry.created),
+        Statement::CreateSource(mut source) => {
+            if let Some(columns) = entry.fixed.get(inferred::FIXED) {
+                source.columns = Some(columns_of(columns)?);
+            }
+            Declared::new(&source, layers, engine, entry.created)
+        }
         _ => Err(Error::bug(format!("the catalog's statement of source {} makes no source", entry.name))),
     }
 }

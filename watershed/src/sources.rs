@@ -17,11 +17,12 @@ use watershed_runtime::Input;
 use crate::chained::{CHANGES, DeclaredChanges};
 use crate::engine::{Engine, shown};
 use crate::folders::DeclaredFiles;
+use crate::inferred;
 use crate::layers::{Layers, Scope, With};
 use crate::tails::{DeclaredTail, OpenTail};
 
 /// Options of `CREATE SOURCE … WITH` besides settings and those of the object store.
-const OWN: [&str; 7] = ["lake", "tail", "format", "start", "archive", "key", "primary_key"];
+const OWN: [&str; 8] = ["lake", "tail", "format", "start", "archive", "key", "primary_key", "sample"];
 
 /// The tail of a source whose table's commits are read as they come.
 const COMMITS: &str = "commits";
@@ -43,21 +44,23 @@ pub(crate) struct Declared {
     files: Option<DeclaredFiles>,
     /// Who reads it needs no order.
     unordered: bool,
-    /// Of a log without a history; `None`: its messages say.
-    columns: Option<SchemaRef>,
+    /// Of a log without a history; `None`: its format says.
+    pub(crate) columns: Option<SchemaRef>,
+    /// How many messages are asked for columns that are not declared.
+    pub(crate) sample: Option<usize>,
     pub(crate) stores: Stores,
     bounded: bool,
     max_leak: Option<Span>,
     time_partition: Option<String>,
     time_zone: Option<Zone>,
-    variables: Variables,
+    pub(crate) variables: Variables,
     clock: Arc<dyn Clock>,
     /// When it was created.
     made: EventTime,
 }
 
 /// What secrets in a statement stand for.
-type Variables = BTreeMap<String, String>;
+pub(crate) type Variables = BTreeMap<String, String>;
 
 /// A source whose history was opened.
 #[derive(Clone)]
@@ -97,7 +100,7 @@ impl Declared {
             None => None,
         };
         let of_format = with.own("format").map(|_| "format").into_iter().chain(with.log.keys().map(String::as_str));
-        let of_log = ["start", "archive", "key"].into_iter().filter(|name| with.own(name).is_some());
+        let of_log = ["start", "archive", "key", "sample"].into_iter().filter(|name| with.own(name).is_some());
         let of_log = of_log.filter(|name| *name != "start" || changes.is_none());
         let lonely = of_format.filter(|_| files.is_none()).chain(of_log).next().filter(|_| tail.is_none());
         if let Some(name) = lonely {
@@ -123,9 +126,9 @@ impl Declared {
                     "{what}: say where its history lies, or its log, or both: WITH (lake = 'location', tail = 'kafka://…')"
                 )));
             }
-            (None, Some(tail)) if source.columns.is_none() && !tail.has_descriptors() => {
+            (None, Some(tail)) if source.columns.is_none() && tail.is_generated() => {
                 return Err(Error::sql(format!(
-                    "{what}: say what columns its messages have: CREATE SOURCE {} (ts TIMESTAMP, …, WATERMARK FOR ts AS ts) …",
+                    "{what}: say what columns its rows have: CREATE SOURCE {} (ts TIMESTAMP, …, WATERMARK FOR ts AS ts) …",
                     source.name
                 )));
             }
@@ -156,6 +159,7 @@ impl Declared {
             follow,
             changes,
             columns: source.columns.clone().filter(|_| files.is_none()),
+            sample: with.own("sample").map(|text| inferred::sample(text, &what)).transpose()?,
             files,
             unordered: false,
             variables: engine.variables().clone(),
@@ -228,7 +232,8 @@ impl Declared {
     fn open_log(&self, tail: &DeclaredTail) -> Result<OpenSource> {
         let columns = match &self.columns {
             Some(declared) => Arc::clone(declared),
-            None => tail.columns(&self.variables)?.ok_or_else(|| Error::bug("a log has no columns"))?,
+            None => watershed_formats::columns(&tail.format(&self.variables)?)?
+                .ok_or_else(|| Error::bug("the columns of a log were not inferred"))?,
         };
         let layout = layout_of_log(&tail.url, &columns);
         let time_column = match &self.time_column {

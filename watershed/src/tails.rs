@@ -141,15 +141,21 @@ impl DeclaredTail {
         Ok(DeclaredTail { url: url.to_string(), format, options, reading })
     }
 
-    /// Whether its messages themselves may say what columns they have.
-    pub(crate) fn has_descriptors(&self) -> bool {
-        self.format == "protobuf"
+    /// Whether its rows are made up, and nobody but the declaration says of what.
+    pub(crate) fn is_generated(&self) -> bool {
+        self.url.starts_with(GENERATED)
     }
 
-    /// The columns that its messages have, if they say.
-    pub(crate) fn columns(&self, variables: &BTreeMap<String, String>) -> Result<Option<SchemaRef>> {
+    /// What its messages are.
+    pub(crate) fn format(&self, variables: &BTreeMap<String, String>) -> Result<FormatOptions> {
         let (_, options) = resolved(&self.options, variables)?;
-        watershed_formats::columns(&FormatOptions { format: self.format.clone(), options })
+        Ok(FormatOptions { format: self.format.clone(), options })
+    }
+
+    /// Its messages as they are, for who wants to know what they hold.
+    pub(crate) fn log(&self, variables: &BTreeMap<String, String>) -> Result<Arc<dyn Tail>> {
+        let (kafka, _) = resolved(&self.options, variables)?;
+        log(&self.url, &kafka, false)
     }
 
     /// Opens the log of a source whose table has these columns; `derived` is the one that is made from the event time. Only a

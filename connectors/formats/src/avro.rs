@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The framing is [Confluent's](https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/).
-//! Columns are the writer's fields of the same name; what `writer` and `fit` say of types holds. A message whose schema has
+//! Columns are the writer's fields of the same name; what `writer` and `fit` say of types holds, and `infer` where nobody declared
+//! any. A message whose schema has
 //! another type in a column's place is malformed, and so is one whose schema the registry does not know: a topic may hold
 //! the odd message of something else. A registry that does not answer is an error, and no message is judged without it.
 //!
@@ -18,6 +19,8 @@ mod writer;
 
 mod fit;
 
+mod infer;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +28,7 @@ use arrow::array::BinaryArray;
 use arrow::datatypes::Fields;
 use watershed_core::{Error, Result};
 
+pub(crate) use self::infer::{columns, natural, schema};
 use self::registry::{Found, Registry};
 pub(crate) use self::writer::Writer;
 use crate::apart::{Attempted, Fault, Read, read_apart, together};
@@ -71,15 +75,18 @@ impl Avro {
             (Some(_), Some(_)) => {
                 return Err(Error::input(format!("give {AVRO_REGISTRY} or {AVRO_SCHEMA}, not both")));
             }
-            (None, None) => {
-                return Err(Error::input(format!(
-                    "format '{}' needs {AVRO_REGISTRY} = 'http://…', or {AVRO_SCHEMA} for messages without schema ids",
-                    options.name
-                )));
-            }
+            (None, None) => return Err(without_schema(options)),
         };
         Ok(Avro { fields, open, schemas })
     }
+}
+
+/// What to say where nobody knows any schema.
+fn without_schema(options: &Options<'_>) -> Error {
+    Error::input(format!(
+        "format '{}' needs {AVRO_REGISTRY} = 'http://…', or {AVRO_SCHEMA} for messages without schema ids",
+        options.name
+    ))
 }
 
 impl Payloads for Avro {

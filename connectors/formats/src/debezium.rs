@@ -11,6 +11,7 @@
 //! * `semantic`: what Debezium's names for types say of that.
 //! * `json`: `format = 'debezium-json'`; `envelope`: its schema and payload; `connect`: what such a schema says of columns.
 //! * `avro`: `format = 'debezium-avro'`.
+//! * `infer`: the columns of a source that declares none.
 //!
 //! What holds for both:
 //!
@@ -42,5 +43,8 @@ mod connect;
 
 mod avro;
 
+mod infer;
+
 pub(crate) use avro::avro;
+pub(crate) use infer::{OWN, of_avro, of_json};
 pub(crate) use json::DebeziumJson;

@@ -1,6 +1,7 @@
 //! JSON: one object a message.
 //!
 //! * `objects`: columns as arrow's decoder reads them, much as text; [`crate::typed`] makes them what they are.
+//! * `infer`: columns that nobody declared, by looking at objects.
 //!
 //! What a value may be, besides what [`crate::text`] says of numbers and times:
 //!
@@ -13,10 +14,13 @@
 
 mod objects;
 
+mod infer;
+
 use arrow::array::BinaryArray;
 use arrow::datatypes::{Field, FieldRef, Fields};
 use watershed_core::{Error, Result};
 
+pub(crate) use self::infer::{Rules, Seen};
 pub(crate) use self::objects::Objects;
 use crate::apart::{Attempted, Fault, Read, read_apart};
 use crate::facts::Payloads;

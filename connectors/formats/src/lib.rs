@@ -19,6 +19,7 @@
 //! * `debezium`: payloads that are changes of a database's rows, in JSON or Avro.
 //! * `typed`, `text`, `number`: what was read as the types of columns, without losing anything in silence.
 //! * [`files()`]: files of JSON and CSV, cut into records that are read like messages.
+//! * [`infer()`]: the columns of messages that nobody declared, by their schema or by a sample.
 //! * `encode`: the other way, from rows to messages.
 //!
 //! What holds for all formats:
@@ -62,17 +63,20 @@ mod number;
 
 mod files;
 
+mod infer;
+
 mod encode;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use watershed_core::tail::Decode;
 use watershed_core::{Error, Result};
 
 pub use encode::Encoder;
 pub use files::files;
+pub use infer::{Inferred, columns, infer, is_own};
 pub use options::is_option;
 
 /// A format and its options, as `CREATE SOURCE … WITH` has them.
@@ -129,17 +133,4 @@ pub fn decoder(format: &FormatOptions, schema: SchemaRef) -> Result<Arc<dyn Deco
         return Err(Error::input(format!("option {} is for files: messages have no first line", options::CSV_HEADER)));
     }
     Ok(Arc::new(facts::Facts::new(&options, schema)?))
-}
-
-/// The columns that messages have, for a source that declares none; `None`: messages of this format do not say.
-///
-/// # Errors
-///
-/// [`watershed_core::Error::Input`]: an unknown format or option, or messages that no columns can be made of.
-pub fn columns(format: &FormatOptions) -> Result<Option<SchemaRef>> {
-    let options = options::Options::of(format)?;
-    match options.format {
-        options::Format::Protobuf => Ok(Some(Arc::new(Schema::new(protobuf::columns(&options)?)))),
-        _ => Ok(None),
-    }
 }

@@ -204,6 +204,18 @@ fn since_epoch(text: &str, from: TimeUnit, to: TimeUnit) -> Option<i64> {
     i64::try_from(number.floor()).ok()
 }
 
+/// Whether a text is an ISO time, of a date and an hour at least.
+pub(crate) fn is_time(text: &str) -> bool {
+    let separated = text.get(..10).is_some_and(is_date) && matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' '));
+    separated && instant(&chrono::Utc, text, TimeUnit::Microsecond).is_some()
+}
+
+/// Whether a text is an ISO date, `2026-01-31`.
+pub(crate) fn is_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-' && Date32Type::parse(text).is_some()
+}
+
 /// What to say of a text that is no value of a type.
 pub(crate) fn refused(text: &str, to: &DataType, hint: &str) -> String {
     let shown: String = text.chars().take(40).collect();

@@ -156,6 +156,22 @@ impl Messages {
         self.offsets.is_empty()
     }
 
+    /// Some of them, as if they had been fetched alone.
+    pub fn slice(&self, from: usize, count: usize) -> Messages {
+        let offsets = self.offsets.slice(from, count);
+        let next = offsets.values().last().map_or(self.next, |last| last + 1);
+        Messages {
+            part: self.part,
+            offsets,
+            timestamps: self.timestamps.slice(from, count),
+            keys: self.keys.slice(from, count),
+            payloads: self.payloads.slice(from, count),
+            headers: self.headers.as_ref().map(|headers| headers.slice(from, count)),
+            next,
+            at_end: false,
+        }
+    }
+
     /// Bytes of keys and payloads, and of headers if they are there.
     pub fn bytes(&self) -> u64 {
         let of = |array: &BinaryArray| {

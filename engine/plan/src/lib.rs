@@ -88,9 +88,10 @@ pub use finish::Finish;
 pub use fragment::Fragment;
 pub use lower::{LowerOptions, Lowered, WindowStage};
 pub use session::{Planner, SourceTable};
+pub use sql::columns::{columns_of, sql_type};
 pub use sql::parse::parse;
 pub use sql::statement::{
     Backfill, CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateTable, CreateView, Drop,
-    ExternalFormat, Insert, Kind, Options, Parsed, Statement,
+    ExternalFormat, Insert, Kind, Options, Parsed, Statement, columns_text,
 };
 pub use tables::files_table;

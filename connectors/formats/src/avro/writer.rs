@@ -6,6 +6,8 @@
 //!
 //! Invariant: a record ends where its message ends. A decoder that saw it otherwise is thrown away.
 
+use std::sync::Arc;
+
 use arrow::array::{BinaryArray, new_null_array};
 use arrow::datatypes::{FieldRef, Fields};
 use arrow_avro::reader::{Decoder, ReaderBuilder};
@@ -26,6 +28,9 @@ pub(crate) struct Writer {
     columns: Vec<(FieldRef, Option<usize>)>,
     spare: Spare<Decoder>,
 }
+
+/// A field of a record, or the name of one that cannot be read, and why.
+pub(crate) type WrittenField = Result<FieldRef, (String, String)>;
 
 /// Before each record arrow's decoder wants to read the id of its schema. There is but one, whatever the registry calls it.
 const ID: u32 = 0;
@@ -62,6 +67,23 @@ impl Writer {
             writer.columns.push((column.clone(), at));
         }
         Ok(writer)
+    }
+
+    /// The record's fields as they are read.
+    pub(crate) fn fields(schema: &str) -> Result<Vec<WrittenField>, String> {
+        let mut writer = Writer::new(schema, &Fields::empty())?;
+        let parsed: Value = serde_json::from_str(schema).map_err(|e| format!("it is no JSON: {e}"))?;
+        let names = parsed["fields"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut of = |read| {
+            writer.read = read;
+            writer.decoder(1).map(|decoder| decoder.schema())
+        };
+        if let Ok(all) = of(None) {
+            return Ok(all.fields().iter().cloned().map(Ok).collect());
+        }
+        let name = |at: usize| names[at]["name"].as_str().unwrap_or_default().to_string();
+        let one = |at| of(Some(vec![at])).map(|one| Arc::clone(&one.fields()[0])).map_err(|why| (name(at), why));
+        Ok((0..names.len()).map(one).collect())
     }
 
     fn decoder(&self, messages: usize) -> Result<Decoder, String> {

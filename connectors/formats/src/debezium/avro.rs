@@ -28,7 +28,7 @@ pub(crate) fn avro(options: &Options<'_>, fields: Fields) -> Result<Avro> {
 }
 
 /// Changes of one writer's schema.
-struct Written {
+pub(super) struct Written {
     columns: Columns,
     /// Reads the fields of a change.
     writer: Writer,
@@ -37,7 +37,7 @@ struct Written {
 }
 
 impl Written {
-    fn new(schema: &str, fields: &Fields) -> Result<Self, String> {
+    pub(super) fn new(schema: &str, fields: &Fields) -> Result<Self, String> {
         let columns = Columns::new("debezium-avro", fields).map_err(|e| e.to_string())?;
         let envelope: Value = serde_json::from_str(schema).map_err(|e| format!("it is no JSON: {e}"))?;
         let row = row(&envelope).ok_or("it is none of a change: no row is in it")?;
@@ -65,14 +65,14 @@ impl Records for Written {
 }
 
 /// The fields of a row, which is described where it first occurs.
-fn row(envelope: &Value) -> Option<&Vec<Value>> {
+pub(super) fn row(envelope: &Value) -> Option<&Vec<Value>> {
     let images =
         envelope["fields"].as_array()?.iter().filter(|field| field["name"] == "before" || field["name"] == "after");
     images.filter_map(|image| there(&image["type"])["fields"].as_array()).next()
 }
 
 /// What a type is if it is not null.
-fn there(of: &Value) -> &Value {
+pub(super) fn there(of: &Value) -> &Value {
     match of {
         Value::Array(branches) => branches.iter().find(|branch| **branch != "null").unwrap_or(of),
         of => of,

@@ -5,6 +5,7 @@
 mod avro;
 mod csv;
 mod debezium;
+mod infer;
 mod json;
 mod oracle;
 mod own;

@@ -13,7 +13,7 @@ use watershed_core::error::{Error, Place, Result};
 
 use super::parse::normal;
 use super::place::span_place;
-use super::statement::name;
+use super::statement::{CreateSource, Statement, name};
 
 /// The columns of a table, and those that its primary key is of: of a constraint, or of the columns that say so themselves.
 pub(crate) fn keyed(
@@ -51,6 +51,16 @@ pub(crate) fn keyed(
         return Err(Error::sql_at(message, statement));
     }
     Ok((schema, key))
+}
+
+/// Columns as [`super::statement::columns_text`] writes them, read back.
+pub fn columns_of(text: &str) -> Result<SchemaRef> {
+    let text = format!("CREATE SOURCE s ({text}) WITH (tail = '')");
+    let statement = super::parse::parse(&text, &|name| Some(format!("${{{name}}}")))?.pop().map(|one| one.statement);
+    match statement {
+        Some(Statement::CreateSource(CreateSource { columns: Some(columns), .. })) => Ok(columns),
+        _ => Err(Error::bug("columns are read back as none")),
+    }
 }
 
 /// The columns of what has no key.
@@ -95,7 +105,7 @@ pub(crate) fn schema(columns: &[ColumnDef], statement: Option<Place>) -> Result<
 }
 
 /// The type as [`schema`] reads it back.
-pub(crate) fn sql_type(data_type: &DataType) -> String {
+pub fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".to_string(),
         DataType::Int8 => "TINYINT".to_string(),

@@ -258,7 +258,8 @@ fn column_list(f: &mut fmt::Formatter<'_>, columns: &SchemaRef, key: &[String]) 
     f.write_str(")")
 }
 
-fn columns_text(columns: &SchemaRef) -> String {
+/// Columns as a statement has them.
+pub fn columns_text(columns: &SchemaRef) -> String {
     let column = |column: &FieldRef| {
         let nullable = flag(!column.is_nullable(), " NOT NULL");
         format!("{} {}{nullable}", name(column.name()), columns::sql_type(column.data_type()))

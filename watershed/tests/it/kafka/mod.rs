@@ -12,6 +12,8 @@ mod headers;
 
 mod history_and_log;
 
+mod inferred;
+
 mod kills;
 
 mod lag;
