@@ -71,11 +71,11 @@ const LINGER: u32 = 5;
 const TRANSACTION: u32 = 10 * 60 * 1000;
 
 /// Bytes of messages that wait in librdkafka, of all parts together; and a part's share at least and at most.
-const WAITING: usize = 64 << 20;
+const WAITING: usize = 32 << 20;
 const SHARE: (usize, usize) = (1 << 20, 16 << 20);
 
 /// Messages that wait, likewise. Each takes some 400 bytes besides its own.
-const WAITING_MESSAGES: usize = 200_000;
+const WAITING_MESSAGES: usize = 100_000;
 const SHARE_MESSAGES: (usize, usize) = (1_000, 100_000);
 
 /// A message that is larger never leaves.
