@@ -323,11 +323,13 @@ fn taken_by<'a>(session: &'a Session<'_>, asked: &Asked<'_>, at: Place) -> Resul
     }
 }
 
+/// What is fixed of a job that puts late facts right.
+pub(crate) const LATE: &str = "late";
+
 /// What says which rows the result has is fixed when the job is made: where it begins, and what becomes of late facts. Later
 /// runs take the catalog's, and are told when they ask for another.
 fn fix(settings: &mut Settings, existing: Option<&Entry>, at: Place) -> Result<BTreeMap<String, String>> {
     const FROM: &str = "from";
-    const LATE: &str = "late";
     if let Some(entry) = existing {
         let mut fixed = Settings::default();
         for name in [FROM, LATE] {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use watershed_core::epoch::Manifest;
+use watershed_core::epoch::{Manifest, Position};
 use watershed_core::history::Version;
 use watershed_core::time::Span;
 use watershed_core::{Error, EventTime, Result};
@@ -16,6 +16,7 @@ use watershed_runtime::{RunRecord, RunState, last_run};
 
 use crate::catalog::{Entry, Kind};
 use crate::engine::{Engine, relation, shown};
+use crate::jobs::LATE;
 use crate::late;
 use crate::relations::{query_of, reached};
 use crate::tables;
@@ -42,7 +43,7 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
         let is_about_it = locations(engine, entries, job)?.contains(&place);
         for manifest in kept(engine, job, is_about_it).await? {
             for position in manifest.positions.into_values() {
-                if let Some(Version::Delta { version, table_id }) = position.version {
+                if let Some(Version::Delta { version, table_id }) = stands(job, &position) {
                     versions.insert(Pin { job: job.name.clone(), table_id, version });
                 }
                 pending.extend(position.pending);
@@ -56,6 +57,13 @@ async fn pins(engine: &Engine, entries: &[Entry], location: &str, now: EventTime
         }
     }
     Ok(Pins { versions: versions.into_iter().collect(), pending, prepared, logs, since })
+}
+
+/// The version of a history that a job goes on from. One that has come to the log does not look at it again, but to see what
+/// facts others have brought or changed since, or which it has as well.
+fn stands(job: &Entry, position: &Position) -> Option<Version> {
+    let looks = job.fixed.contains_key(LATE) || position.tail.as_ref().is_none_or(|tail| tail.overlap.is_some());
+    position.version.clone().filter(|_| looks)
 }
 
 /// The checkpoints of a job that are kept and can be read. The newest must be, where the job has to do with the table.
