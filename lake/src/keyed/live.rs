@@ -73,6 +73,20 @@ impl LiveFiles {
         }
     }
 
+    /// Forgets the ids of files that are gone, once these are the most of them; all ids are other ones then.
+    pub(crate) fn without_old_ids(self) -> LiveFiles {
+        if self.paths.len() / 2 <= self.by_path.len() {
+            return self;
+        }
+        let mut fewer = LiveFiles { partition_columns: self.partition_columns, ..LiveFiles::default() };
+        for (path, file) in self.by_path {
+            let id = fewer.id_of(&path);
+            let (add, partition) = (file.add.clone(), file.partition.clone());
+            fewer.by_path.insert(path, Arc::new(LiveFile { id, add, partition, marks: file.marks.clone() }));
+        }
+        fewer
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }
@@ -161,4 +175,23 @@ pub(crate) fn identity(vector: &Option<DeletionVectorDescriptor>) -> Option<(Str
     let of =
         |v: &DeletionVectorDescriptor| (v.storage_type.as_ref().to_string(), v.path_or_inline_dv.clone(), v.offset);
     vector.as_ref().map(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_files_that_are_gone_are_forgotten() {
+        let add = |n: u32| Add { path: format!("{n}.parquet"), size: i64::from(n), ..Add::default() };
+        let mut live = LiveFiles::default();
+        for n in 0..1_000 {
+            let removes = if n < 3 { vec![] } else { vec![Remove { path: add(n - 3).path, ..Remove::default() }] };
+            live.apply(&LogCommit { adds: vec![add(n)], removes, ..LogCommit::default() });
+            live = live.without_old_ids();
+            assert!(live.paths.len() <= 8 && live.ids.len() == live.paths.len(), "{n}");
+        }
+        let found: Vec<i64> = live.iter().map(|file| live.by_id(file.id).unwrap().add.size).collect();
+        assert_eq!(found, [997, 998, 999]);
+    }
 }

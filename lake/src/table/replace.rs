@@ -70,7 +70,7 @@ impl Known {
             None => None,
         };
         let live = match live {
-            Some(live) => live,
+            Some(live) => live.without_old_ids(),
             None => LiveFiles::load(place, version, partition_columns).await?,
         };
         Ok(&self.0.insert((version, live)).1)
