@@ -45,6 +45,9 @@ pub struct Position {
     /// Where it stands in its log; `None` while it still reads its history, or has no log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<TailPosition>,
+    /// Under which name the log's archive is on record in the history, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
 }
 
 impl Default for Position {
@@ -58,6 +61,7 @@ impl Default for Position {
             timeless_read: false,
             judged_at: EventTime::MIN,
             tail: None,
+            archive: None,
         }
     }
 }

@@ -216,10 +216,10 @@ pub struct Removed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beside {
     pub version: Version,
-    /// When facts happened that came, of each file.
-    pub came: Vec<Interval>,
-    /// Facts that went away or were rewritten, and when they happened.
-    pub gone: Vec<(Removed, Interval)>,
+    /// When facts happened that came, went or were rewritten, of each file.
+    pub changed: Vec<Interval>,
+    /// Facts of the version before that went away or were rewritten: the first of them.
+    pub gone: Option<Removed>,
 }
 
 /// What writers of logs recorded in a version of a table.
@@ -264,10 +264,11 @@ pub trait History: Send + Sync {
     /// footers cannot tell come back as they are, with what [`History::look`] fills in.
     async fn pieces(&self, files: Vec<DataFile>) -> Result<Vec<DataFile>>;
 
-    /// What came to be since a version, exclusive, but for the commits of the log's archive: those that record how far an
-    /// application has come which `archives` knows. A history that keeps no records has no archive, and is not asked.
-    async fn beside(&self, since: &Version, _archives: &Archives) -> Result<Beside> {
-        Ok(Beside { version: since.clone(), came: vec![], gone: vec![] })
+    /// What came to be since a version, exclusive, but for what the log's archive brought as it read on: in commits that record
+    /// how far an application has come which `archives` knows. Facts that went are told of by their times only if it is asked.
+    /// A history that keeps no records has no archive, and is not asked.
+    async fn beside(&self, since: &Version, _archives: &Archives, _times_of_gone: bool) -> Result<Beside> {
+        Ok(Beside { version: since.clone(), changed: vec![], gone: None })
     }
 
     /// What writers of logs recorded in a version. A history that keeps no records has none.

@@ -228,9 +228,9 @@ fn part_of(application: &str) -> Option<(&str, Part)> {
     Some((archive, number))
 }
 
-/// Whether an application archives a part of a log whose archive has this name, or is the only one of its table.
-pub fn archives_part(application: &str, named: Option<&str>) -> bool {
-    part_of(application).is_some_and(|(archive, _)| named.is_none_or(|name| archive == name))
+/// Whether an application archives a part of a log whose archive has this name.
+pub fn archives_part(application: &str, archive: &str) -> bool {
+    part_of(application).is_some_and(|(found, _)| found == archive)
 }
 
 /// The archive that a table holds, by its `txn` records: its name, and the last offset of each part; `None` where there is no

@@ -105,7 +105,7 @@ impl PreparedCommit {
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.replaced.is_none() && self.deleted.is_none()
+        self.files.is_empty() && self.replaced.is_none() && self.deleted.is_none() && self.archived.is_none()
     }
 }
 
@@ -120,6 +120,9 @@ pub fn message_schema() -> SchemaRef {
     let column = |name: &str| Field::new(name, DataType::Binary, true);
     Arc::new(Schema::new(vec![column("key"), column("payload")]))
 }
+
+/// In what an epoch records beside its commits: its rows are messages that were passed over before, and played back.
+pub const PLAYED_BACK: &str = "watershed.played_back";
 
 /// By what a table recognises an epoch's commit: application id `watershed/{incarnation}/{sink}`, version the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

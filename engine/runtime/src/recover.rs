@@ -21,7 +21,7 @@ use serde_json::Value;
 use watershed_core::epoch::{ChunkRef, CommitDecision, Manifest, Position, decide_commit, decide_start};
 use watershed_core::history::Version;
 use watershed_core::operator::{ChunkId, Operator};
-use watershed_core::sink::{CommitIdentity, Sink};
+use watershed_core::sink::{CommitIdentity, PLAYED_BACK, Sink};
 use watershed_core::{Error, EventTime, Result};
 
 use crate::checkpoint::{Checkpoints, Newest};
@@ -33,7 +33,6 @@ pub(crate) const EPOCH: &str = "watershed.epoch";
 pub(crate) const WATERMARK: &str = "watershed.watermark";
 pub(crate) const POSITIONS: &str = "watershed.positions";
 pub(crate) const JOIN: &str = "watershed.join";
-pub(crate) const PLAYED_BACK: &str = "watershed.played_back";
 
 /// What a run starts from.
 pub(crate) struct Start {

@@ -38,7 +38,7 @@ use watershed_core::epoch::{ChunkRef, Counts, Position};
 use watershed_core::log::Lag;
 use watershed_core::operator::StateSize;
 use watershed_core::repair::{Repairs, needs};
-use watershed_core::sink::{Deleted, EpochWriter, Replaced};
+use watershed_core::sink::{Archived, Deleted, EpochWriter, Replaced};
 use watershed_core::tail::Tail;
 use watershed_core::time::Interval;
 use watershed_core::{Error, EventTime, Result};
@@ -129,6 +129,8 @@ struct Runner {
     missed: Vec<Interval>,
     /// What the files of the epoch in hand stand in for.
     replaced: Option<Replaced>,
+    /// What the result has on record of the log whose archive it is, as this run knows.
+    recorded: Option<Archived>,
     /// Rejected rows that the epoch in hand has used, or lists anew.
     relisted: Option<Deleted>,
     shown: Shown,

@@ -18,7 +18,7 @@ mod pin;
 
 mod follow;
 
-pub(crate) use logs::archived;
+pub(crate) use logs::recorded;
 pub(crate) use pin::{by_pieces, grown, pin_at};
 
 use std::collections::BTreeMap;
@@ -65,8 +65,8 @@ pub(crate) struct Sources {
     came: u64,
     /// When tables that are followed were last looked at.
     followed: Duration,
-    /// When the tables of sources that read their log were.
-    beside: Option<Duration>,
+    /// The looks at tables of sources that read their log; `None`: it is not looked at them.
+    beside: Option<beside::Looks>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     checkpoints: Checkpoints,

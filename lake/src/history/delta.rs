@@ -357,9 +357,11 @@ impl History for DeltaHistory {
         footer::pieces(&self.place, time, files).await
     }
 
-    async fn beside(&self, since: &Version, archives: &Archives) -> Result<Beside> {
+    async fn beside(&self, since: &Version, archives: &Archives, times_of_gone: bool) -> Result<Beside> {
         match since {
-            Version::Delta { version, table_id } if *table_id == self.table_id => self.others(*version, archives).await,
+            Version::Delta { version, table_id } if *table_id == self.table_id => {
+                self.others(*version, archives, times_of_gone).await
+            }
             Version::Delta { table_id, .. } => Err(self.anew(&self.table_id, table_id)),
             Version::Listing { .. } | Version::Nothing => {
                 Err(Error::bug("a Delta table was asked what a folder has become"))

@@ -17,13 +17,12 @@ struct Table {
     id: String,
 }
 
-/// What came since a version, if the archive of the table is the only one, or has this name.
-async fn beside(table: &Table, since: u64, archive: Option<&'static str>) -> Result<Beside> {
+/// What others did since a version, the archive having this name.
+async fn beside(table: &Table, since: u64, archive: &'static str) -> Result<Beside> {
     let (history, table_id) = (&table.history, table.id.clone());
     let archives = move |application: &str| archives_part(application, archive);
-    let mut found = history.beside(&Version::Delta { version: since, table_id }, &archives).await?;
-    found.came.sort();
-    found.gone.sort_by_key(|(_, happened)| *happened);
+    let mut found = history.beside(&Version::Delta { version: since, table_id }, &archives, true).await?;
+    found.changed.sort();
     Ok(found)
 }
 
@@ -57,18 +56,17 @@ async fn commits_of_the_archive_are_passed_over_and_those_of_others_are_not() {
     let txn = |application: &str| json!({"txn": {"appId": application, "version": 7}});
 
     // A job that is no archive has an application of its own, and what it writes is somebody's.
-    let found = beside(&table, 0, None).await.unwrap();
+    let found = beside(&table, 0, "rides").await.unwrap();
     assert!(matches!(found.version, Version::Delta { version: 2, .. }));
-    assert_eq!(found.came, [stretch(0, HOUR), stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
-    assert_eq!(found.gone, []);
-    assert_eq!(beside(&table, 2, None).await.unwrap().came, []);
+    assert_eq!(found.changed, [stretch(0, HOUR), stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
+    assert_eq!((found.gone, beside(&table, 2, "rides").await.unwrap().changed), (None, vec![]));
 
-    // What an archive does is its own affair, by whatever name it is known.
+    // What the archive brings is nothing new, and what another archive brings is.
     put_entry(&lake, "t", 3, &[&[txn("rides-0"), txn("rides-1")], &removes(&first, true)[..]].concat());
     put_entry(&lake, "t", 4, &[&[txn("other-0")], &first[..]].concat());
-    for (archive, came) in [(None, vec![]), (Some("rides"), vec![stretch(0, HOUR)])] {
+    for (archive, changed) in [("other", vec![stretch(0, HOUR)]), ("rides", vec![stretch(0, HOUR)])] {
         let found = beside(&table, 2, archive).await.unwrap();
-        assert_eq!((found.came, found.gone), (came, vec![]), "{archive:?}");
+        assert_eq!((found.changed, found.gone.is_some()), (changed, archive == "other"), "{archive}");
     }
 
     // A compaction changes no fact.
@@ -80,23 +78,40 @@ async fn commits_of_the_archive_are_passed_over_and_those_of_others_are_not() {
     };
     let compacted: Vec<Value> = second.iter().enumerate().map(quiet).collect();
     put_entry(&lake, "t", 5, &[removes(&second, false), compacted.clone()].concat());
-    let found = beside(&table, 4, None).await.unwrap();
-    assert_eq!((found.came, found.gone), (vec![], vec![]));
+    let found = beside(&table, 4, "rides").await.unwrap();
+    assert_eq!((found.changed, found.gone), (vec![], None));
 
     // Facts that go are told by the times of the file that had them.
     put_entry(&lake, "t", 6, &removes(&compacted, true));
-    let found = beside(&table, 4, None).await.unwrap();
-    let times: Vec<Interval> = found.gone.iter().map(|(_, happened)| *happened).collect();
-    assert_eq!(times, [stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
-    assert!(found.gone.iter().all(|(removed, _)| removed.version == "6" && removed.path.ends_with(".parquet")));
+    let found = beside(&table, 4, "rides").await.unwrap();
+    assert_eq!(found.changed, [stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
+    let gone = found.gone.unwrap();
+    assert!(gone.version == "6" && gone.path.contains("compacted-"), "{gone:?}");
+    let found = beside(&table, 5, "rides").await.unwrap();
+    assert_eq!(found.changed, [stretch(2 * HOUR, 2 * HOUR), stretch(DAY + HOUR, DAY + 2 * HOUR)]);
 
     // A file that is listed anew is what it was.
     put_entry(&lake, "t", 7, &[removes(&first, true), first.clone()].concat());
-    let found = beside(&table, 6, None).await.unwrap();
-    assert_eq!((found.came, found.gone), (vec![], vec![]));
+    let found = beside(&table, 6, "rides").await.unwrap();
+    assert_eq!((found.changed, found.gone), (vec![], None));
+
+    // What came and went in between was never known. Of a file that nobody can open any more its partition tells.
+    let mut passing = second[0].clone();
+    passing["add"]["path"] = json!("passing.parquet");
+    passing["add"].as_object_mut().unwrap().remove("stats");
+    put_entry(&lake, "t", 8, &[passing.clone()]);
+    put_entry(&lake, "t", 9, &removes(&[passing], true));
+    let found = beside(&table, 7, "rides").await.unwrap();
+    let day = found.changed[0].start.0;
+    assert_eq!((day % DAY, found.changed, found.gone), (0, vec![stretch(day, day + DAY - 1_000)], None));
+
+    // What an archive plays back is new to whoever reads its log.
+    let played_back = json!({"commitInfo": {"watershed": {"info": {"watershed.played_back": true}}}});
+    put_entry(&lake, "t", 10, &[&[played_back, txn("rides-0")], &first[..]].concat());
+    assert_eq!(beside(&table, 9, "rides").await.unwrap().changed, [stretch(0, HOUR)]);
 
     // An entry that is gone may have changed anything.
     std::fs::remove_file(lake.folder.path().join("t/_delta_log/00000000000000000006.json")).unwrap();
-    let error = beside(&table, 5, None).await.unwrap_err();
+    let error = beside(&table, 5, "rides").await.unwrap_err();
     assert!(matches!(&error, Error::Stopped(why) if why.contains("log entry 6")), "{error}");
 }

@@ -26,11 +26,12 @@ impl Runner {
         self.freeze().await?;
         let early = self.show(&writers, ended).await?;
         let replaced = together(self.replaced.take(), early);
-        // What is played back was passed over before: those who read the log and its archive are not to take it for what the
-        // log had next.
-        let archive = self.job.archive.as_ref().filter(|_| self.relisted.is_none());
-        let archived = archive.and_then(|archive| archived(archive, &self.positions));
-        let result = PreparedCommit { archived, replaced, ..writers.main.finish().await? };
+        let result = PreparedCommit { replaced, ..writers.main.finish().await? };
+        // How far the log was read is on record whatever it brought: who reads it behind the archive begins there.
+        let archived = self.job.archive.as_ref().and_then(|archive| archived(archive, &self.positions));
+        let archived = archived.filter(|archived| !result.is_empty() || self.recorded.as_ref() != Some(archived));
+        self.recorded = archived.clone().or(self.recorded.take());
+        let result = PreparedCommit { archived, ..result };
         let rejected = PreparedCommit { deleted: self.relisted.take(), ..writers.rejects.finish().await? };
         let prepared = BTreeMap::from([
             (self.job.sink.name().to_string(), result),
@@ -170,7 +171,7 @@ fn archived(archive: &str, positions: &BTreeMap<String, Position>) -> Option<Arc
     // Of a part that begins where the log does, nothing is archived yet.
     let parts = tail.parts.iter().filter(|(_, at)| at.next > 0);
     let parts = parts.map(|(part, at)| (*part, ArchivedPart { last: at.next - 1, newest: at.newest })).collect();
-    Some(Archived { archive: archive.to_string(), parts })
+    Some(Archived { archive: archive.to_string(), parts }).filter(|archived| !archived.parts.is_empty())
 }
 
 /// What is left undone is done another time.

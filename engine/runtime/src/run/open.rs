@@ -59,7 +59,8 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         begun.job.graph.parallelism,
     )
     .await?
-    .joined_with(&begun.job.dimensions);
+    .joined_with(&begun.job.dimensions)
+    .looking_beside(begun.job.recompute.is_some());
     let runner = slot.insert(begun.runner(&inputs).await?);
     (runner.bytes_total, runner.newest) = (sources.bytes_left(), sources.known_until());
     runner.join = sources.join();
@@ -82,7 +83,8 @@ pub(super) async fn go(job: Job, context: &Context, own: &Stop, slot: &mut Optio
         runner.job.graph.parallelism,
     )
     .await?
-    .joined_with(&runner.job.dimensions);
+    .joined_with(&runner.job.dimensions)
+    .looking_beside(runner.job.recompute.is_some());
     (runner.bytes_total, runner.newest) = (runner.bytes_done + sources.bytes_left(), sources.known_until());
     runner.join = sources.join();
     Ok(Summary { nothing_new: false, ..runner.drive(&mut sources).await? })
@@ -169,6 +171,7 @@ impl Begun {
                 ..Shown::default()
             },
             replaced: None,
+            recorded: None,
             relisted: None,
             replay: start.replay,
             committing: None,

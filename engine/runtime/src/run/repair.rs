@@ -29,7 +29,7 @@ use watershed_core::{Error, EventTime, Result};
 use super::Runner;
 use crate::in_engine;
 use crate::job::{Input, Recompute};
-use crate::sources::archived;
+use crate::sources::recorded;
 
 /// How long an epoch of repairs may take before it is committed, about; what is left comes in the next.
 const TURN: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Repairer {
         for input in &self.inputs {
             let snapshot = input.history.pin(None).await?;
             if let Some((tail, needs)) = input.tail.as_ref().zip(needs.get(&input.name)) {
-                let Some(has) = archived(tail, input, &snapshot).await? else { return Ok(None) };
+                let Some((_, has)) = recorded(tail, input, &snapshot).await? else { return Ok(None) };
                 let has = has.parts.iter().map(|(part, at)| (*part, at.next)).collect();
                 if !covers(&has, needs) {
                     return Ok(None);

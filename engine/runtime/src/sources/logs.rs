@@ -80,7 +80,8 @@ impl Sources {
         let from = match pinned.history_is_empty().await? {
             true => Ok(begin(&tail, &state).await?),
             false => match archived(&tail, &pinned.input, &pinned.snapshot).await? {
-                Some(archived) => {
+                Some((name, archived)) => {
+                    pinned.position.archive = Some(name);
                     let parts = archived.parts.iter().map(|(part, at)| (*part, at.next - 1)).collect();
                     log::seam(&parts, &state, tail.tail.location())?.map(|from| with_times(from, &archived))
                 }
@@ -243,34 +244,45 @@ pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot, ahead: EventTime
         return Ok(Some(EventTime::MIN));
     }
     let archived = archived(tail, input, snapshot).await?;
-    let times = archived.map(|archived| archived.parts.values().map(|part| part.newest).collect::<Option<Vec<_>>>());
+    let times =
+        archived.map(|(_, archived)| archived.parts.values().map(|part| part.newest).collect::<Option<Vec<_>>>());
     let recorded = times.flatten().and_then(|times| times.into_iter().min());
     Ok(Some(recorded.unwrap_or_else(|| snapshot.newest(ahead).minus(tail.grace))))
 }
 
-/// How far each part of the log is in a version of the history, `next` being what follows; `None` if that is not on record, and
-/// facts are to be known by their keys.
-pub(crate) async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<Option<TailPosition>> {
-    let location = &input.history.layout().location;
+/// How far each part of the log is in a version of the history, `next` being what follows, and under which name; `None` if that is
+/// not on record, and facts are to be known by their keys.
+async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<Option<(String, TailPosition)>> {
+    let recorded = recorded(tail, input, snapshot).await?;
+    if recorded.is_some() || tail.keys.is_some() {
+        return Ok(recorded);
+    }
+    Err(Error::input(format!(
+        "source {}: {} has no record of how far {} is in it, so where the two meet is not known. Whoever writes it has to record \
+         offsets: `INSERT INTO … SELECT … FROM` a source of the log does, and so does kafka-delta-ingest (txn actions called \
+         NAME-PART). Or join them by event time, which is weaker: name the columns that tell facts apart, WITH (key = 'id')",
+        input.name,
+        input.history.layout().location,
+        tail.tail.location()
+    )))
+}
+
+/// The same; `None` if there is no record.
+pub(crate) async fn recorded(
+    tail: &TailInput,
+    input: &Input,
+    snapshot: &Snapshot,
+) -> Result<Option<(String, TailPosition)>> {
     let records: Records = input.history.records(&snapshot.version).await?;
-    let Some((name, parts)) = log::archive(&records, tail.archive.as_deref(), location)? else {
-        if tail.keys.is_some() {
-            return Ok(None);
-        }
-        return Err(Error::input(format!(
-            "source {}: {location} has no record of how far {} is in it, so where the two meet is not known. Whoever writes it \
-             has to record offsets: `INSERT INTO … SELECT … FROM` a source of the log does, and so does kafka-delta-ingest (txn \
-             actions called NAME-PART). Or join them by event time, which is weaker: name the columns that tell facts apart, WITH \
-             (key = 'id')",
-            input.name,
-            tail.tail.location()
-        )));
-    };
-    let part = |(part, last): (i32, i64)| {
-        let newest = records.newest.get(&Archived::application(&name, part)).copied();
-        (part, PartPosition { newest, ..PartPosition::at(last + 1) })
-    };
-    Ok(Some(TailPosition { parts: parts.into_iter().map(part).collect(), ..TailPosition::default() }))
+    let found = log::archive(&records, tail.archive.as_deref(), &input.history.layout().location)?;
+    Ok(found.map(|(name, parts)| {
+        let part = |(part, last): (i32, i64)| {
+            let newest = records.newest.get(&Archived::application(&name, part)).copied();
+            (part, PartPosition { newest, ..PartPosition::at(last + 1) })
+        };
+        let parts = parts.into_iter().map(part).collect();
+        (name, TailPosition { parts, ..TailPosition::default() })
+    }))
 }
 
 /// Where a log is begun whose history has no record of it.

@@ -46,6 +46,28 @@ fn late_messages_put_the_past_right_once_they_are_archived() {
 }
 
 #[test]
+fn a_log_that_ends_with_what_cannot_be_read_is_archived_to_its_end() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "repaired_at_its_end", 1);
+    let all = with_late_ones(23, 0..3_000, 30);
+    let both = both();
+    world.produce(&all[..2_000]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    world.run(&[DECLARED, &both], &[]);
+    world.produce(&all[2_000..]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    broker.produce("repaired_at_its_end", [(0, None, Some(b"{".to_vec()), None)]);
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    let versions = || std::fs::read_dir(world.dir.path().join("rides/_delta_log")).unwrap().count();
+    let before = versions();
+    // Once more is nothing more.
+    world.run(&[DECLARED, ARCHIVE], &[]);
+    assert_eq!(versions(), before);
+    world.run(&[DECLARED, &both], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all));
+}
+
+#[test]
 fn a_job_that_stays_puts_the_past_right_and_is_killed_at_it() {
     let Some(broker) = Broker::shared() else { return };
     let chaos = chaos();

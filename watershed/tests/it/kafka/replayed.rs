@@ -172,6 +172,24 @@ fn what_is_played_back_into_the_archive_comes_to_views_behind_the_seam() {
 }
 
 #[test]
+fn what_is_played_back_is_not_read_again_behind_the_seam() {
+    let Some(broker) = Broker::shared() else { return };
+    let world = World::new(broker, "replayed_before_the_seam", 2);
+    let mut all = rides(46, 0..900, 30);
+    all[700..].iter_mut().for_each(|ride| ride.km += FAR);
+    world.produce(&all[..700]);
+    world.run(&[NARROW, TABLE, ARCHIVE], &[]);
+    // All that comes then cannot be read, and is archived nevertheless.
+    world.produce(&all[700..]);
+    world.run(&[NARROW, TABLE, ARCHIVE], &[]);
+    assert_eq!(world.listed("rides"), 200);
+    world.run(&[&mended()], &[]);
+    world.replay("rides", &[]).unwrap();
+    world.run(&[&both()], &["--final"]);
+    assert_eq!(world.hourly(), hours(&all));
+}
+
+#[test]
 fn killed_in_the_middle_of_a_replay_each_message_is_there_once() {
     let Some(broker) = Broker::shared() else { return };
     let chaos = chaos();
