@@ -231,7 +231,8 @@ impl<'a> Session<'a> {
     }
 
     async fn create_source(&mut self, source: &CreateSource, parsed: &Parsed, seen: Seen<'_>) -> Result<()> {
-        // Whoever is refused waits for no log.
+        // What is wrong with it is said first: only what holds no secret may be shown. And whoever is refused waits for no log.
+        self.declared_source(source, parsed)?;
         let (text, manners) = canonical(&parsed.statement);
         decide(relation(&self.entries, &source.name), Kind::Source, &source.name, &text, manners, parsed.at)?;
         let (draft, told) = self.source_draft(source, parsed).await?;
@@ -267,18 +268,23 @@ impl<'a> Session<'a> {
         Ok(self.wave.iter().any(fills))
     }
 
+    /// A source as it is declared, and where it lies.
+    fn declared_source(&self, source: &CreateSource, parsed: &Parsed) -> Result<(Declared, String)> {
+        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now());
+        let placed = declared.and_then(|declared| declared.place().map(|place| (declared, place)));
+        placed.map_err(|e| at(e, parsed.at))
+    }
+
     /// A source with the columns that it has in the catalog or else were inferred, and what is told of those.
     async fn source_draft(&self, source: &CreateSource, parsed: &Parsed) -> Result<(Draft, Option<String>)> {
-        let at = |e| at(e, parsed.at);
-        let declared = Declared::new(source, &self.layers, self.engine, self.engine.clock().now()).map_err(at)?;
-        let place = declared.place().map_err(at)?;
+        let (declared, place) = self.declared_source(source, parsed)?;
         let mut draft = self.draft(Kind::Source, &source.name, parsed, Some(place));
         let known = relation(&self.entries, &source.name).filter(|entry| entry.statement == draft.statement);
         if let Some(known) = known {
             draft.fixed = known.fixed.clone();
             return Ok((draft, None));
         }
-        let inferred = inferred::infer(&declared).await.map_err(at)?;
+        let inferred = inferred::infer(&declared).await.map_err(|e| at(e, parsed.at))?;
         let told = inferred.map(|Inferred { columns, told }| {
             draft.fixed.insert(inferred::FIXED.to_string(), columns);
             told

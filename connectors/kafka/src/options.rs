@@ -325,10 +325,10 @@ mod tests {
         let options = options(&[]).unwrap();
         let of = |parts, name| options.reading(parts).get(name).unwrap().parse::<usize>().unwrap();
         assert_eq!(of(0, "queued.max.messages.kbytes"), 16 << 10);
-        assert_eq!(of(16, "queued.max.messages.kbytes"), 4 << 10);
+        assert_eq!(of(16, "queued.max.messages.kbytes"), 2 << 10);
         assert_eq!(of(1000, "queued.max.messages.kbytes"), 1 << 10);
         assert_eq!(of(1, "fetch.message.max.bytes"), 1 << 20);
         assert_eq!(of(1000, "fetch.message.max.bytes"), 64 << 10);
-        assert_eq!(of(10, "queued.min.messages"), 20_000);
+        assert_eq!(of(10, "queued.min.messages"), 10_000);
     }
 }

@@ -18,7 +18,6 @@ mod pin;
 
 mod follow;
 
-pub(crate) use logs::recorded;
 pub(crate) use pin::{by_pieces, grown, pin_at};
 
 use std::collections::BTreeMap;

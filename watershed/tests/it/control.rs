@@ -161,16 +161,18 @@ fn a_signal_within_a_long_slice_ends_the_run_and_loses_nothing() {
 #[cfg(unix)]
 #[test]
 fn a_limit_in_bytes_counts_within_a_slice_too() {
-    let world = World::of_days(&[100, 60_000, 100]);
-    // At this pace the second day takes minutes.
+    let world = World::of_days(&[100, 100, 60_000, 100]);
+    // At this pace the third day takes minutes. What is read ahead may be fetched first, and hold up what it is read ahead of.
     let mut run = world.start(&["--throttle-bytes", "1 kB"]);
     run.until_slices(1);
-    std::thread::sleep(Duration::from_secs(1));
+    // The second has gone by then, or waits behind the third.
+    std::thread::sleep(Duration::from_secs(4));
     run.signal("-TERM");
     let (summary, code) = run.end();
     assert_eq!((code, &summary["stopped"]), (0, &Value::from(true)), "{summary}");
     assert!(summary["given_up"].is_object(), "it waited for the slice: {summary}");
-    assert_eq!((&summary["run"]["slices"], &summary["run"]["rows"]), (&Value::from(1), &Value::from(100)), "{summary}");
+    let (slices, rows) = (summary["run"]["slices"].as_u64().unwrap(), summary["run"]["rows"].as_u64().unwrap());
+    assert!((1..=2).contains(&slices) && rows == 100 * slices, "{summary}");
     // What was fetched was paid for: a second for each thousand bytes, and half of that is let go here.
     let (bytes, elapsed) = (summary["run"]["bytes"].as_u64().unwrap(), summary["elapsed_ms"].as_u64().unwrap());
     assert!(bytes > 500 && elapsed > bytes / 2, "{summary}");
@@ -180,7 +182,7 @@ fn a_limit_in_bytes_counts_within_a_slice_too() {
     let said = world.ok(&["alter", "v", "--throttle-bytes", "none"]);
     assert!(said.contains("throttle_bytes = none") && said.contains("the live run goes by it now"), "{said}");
     let (summary, code) = run.end();
-    assert_eq!((code, &summary["run"]["rows"]), (0, &Value::from(60_100)), "{summary}");
+    assert_eq!((code, &summary["run"]["rows"]), (0, &Value::from(60_300 - rows)), "{summary}");
     world.ok(&["alter", "v", "--throttle-bytes", "default"]);
     world.ends_right();
 }

@@ -19,7 +19,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::runtime::SpawnedTask;
 use futures::StreamExt;
+use watershed_core::epoch::Position;
 use watershed_core::history::Snapshot;
+use watershed_core::log;
 use watershed_core::repair::{Needs, covers};
 use watershed_core::scan::REJECTED_COLUMNS;
 use watershed_core::sink::Replaced;
@@ -29,7 +31,6 @@ use watershed_core::{Error, EventTime, Result};
 use super::Runner;
 use crate::in_engine;
 use crate::job::{Input, Recompute};
-use crate::sources::recorded;
 
 /// How long an epoch of repairs may take before it is committed, about; what is left comes in the next.
 const TURN: Duration = Duration::from_secs(10);
@@ -48,13 +49,22 @@ impl Repairer {
     }
 
     /// The histories as they are now, if they have all that is needed.
-    async fn facts(&self, needs: &Needs) -> Result<Option<BTreeMap<String, Snapshot>>> {
+    async fn facts(
+        &self,
+        needs: &Needs,
+        positions: &BTreeMap<String, Position>,
+    ) -> Result<Option<BTreeMap<String, Snapshot>>> {
         let mut facts = BTreeMap::new();
         for input in &self.inputs {
             let snapshot = input.history.pin(None).await?;
             if let Some((tail, needs)) = input.tail.as_ref().zip(needs.get(&input.name)) {
-                let Some((_, has)) = recorded(tail, input, &snapshot).await? else { return Ok(None) };
-                let has = has.parts.iter().map(|(part, at)| (*part, at.next)).collect();
+                let records = input.history.records(&snapshot.version).await?;
+                let known = positions.get(&input.name).and_then(|position| position.archive.as_ref());
+                let archived = match tail.archive.as_ref().or(known) {
+                    Some(name) => log::parts_of(&records, name),
+                    None => log::archive(&records, None, &input.history.layout().location)?.unwrap_or_default().1,
+                };
+                let has = archived.into_iter().map(|(part, last)| (part, last + 1)).collect();
                 if !covers(&has, needs) {
                     return Ok(None);
                 }
@@ -115,7 +125,7 @@ impl Runner {
 
     /// An epoch of repairs; `false` if the histories do not have yet what it takes.
     async fn repair_with(&mut self, repairer: &Repairer, needs: &Needs) -> Result<bool> {
-        let Some(facts) = repairer.facts(needs).await? else { return Ok(false) };
+        let Some(facts) = repairer.facts(needs, &self.positions).await? else { return Ok(false) };
         let facts = Arc::new(facts);
         if self.steps_in_epoch > 0 {
             self.end_epoch(false).await?;

@@ -253,36 +253,27 @@ pub(super) async fn goes_on(input: &Input, snapshot: &Snapshot, ahead: EventTime
 /// How far each part of the log is in a version of the history, `next` being what follows, and under which name; `None` if that is
 /// not on record, and facts are to be known by their keys.
 async fn archived(tail: &TailInput, input: &Input, snapshot: &Snapshot) -> Result<Option<(String, TailPosition)>> {
-    let recorded = recorded(tail, input, snapshot).await?;
-    if recorded.is_some() || tail.keys.is_some() {
-        return Ok(recorded);
-    }
-    Err(Error::input(format!(
-        "source {}: {} has no record of how far {} is in it, so where the two meet is not known. Whoever writes it has to record \
-         offsets: `INSERT INTO … SELECT … FROM` a source of the log does, and so does kafka-delta-ingest (txn actions called \
-         NAME-PART). Or join them by event time, which is weaker: name the columns that tell facts apart, WITH (key = 'id')",
-        input.name,
-        input.history.layout().location,
-        tail.tail.location()
-    )))
-}
-
-/// The same; `None` if there is no record.
-pub(crate) async fn recorded(
-    tail: &TailInput,
-    input: &Input,
-    snapshot: &Snapshot,
-) -> Result<Option<(String, TailPosition)>> {
+    let location = &input.history.layout().location;
     let records: Records = input.history.records(&snapshot.version).await?;
-    let found = log::archive(&records, tail.archive.as_deref(), &input.history.layout().location)?;
-    Ok(found.map(|(name, parts)| {
-        let part = |(part, last): (i32, i64)| {
-            let newest = records.newest.get(&Archived::application(&name, part)).copied();
-            (part, PartPosition { newest, ..PartPosition::at(last + 1) })
-        };
-        let parts = parts.into_iter().map(part).collect();
-        (name, TailPosition { parts, ..TailPosition::default() })
-    }))
+    let Some((name, parts)) = log::archive(&records, tail.archive.as_deref(), location)? else {
+        if tail.keys.is_some() {
+            return Ok(None);
+        }
+        return Err(Error::input(format!(
+            "source {}: {location} has no record of how far {} is in it, so where the two meet is not known. Whoever writes it \
+             has to record offsets: `INSERT INTO … SELECT … FROM` a source of the log does, and so does kafka-delta-ingest (txn \
+             actions called NAME-PART). Or join them by event time, which is weaker: name the columns that tell facts apart, WITH \
+             (key = 'id')",
+            input.name,
+            tail.tail.location()
+        )));
+    };
+    let part = |(part, last): (i32, i64)| {
+        let newest = records.newest.get(&Archived::application(&name, part)).copied();
+        (part, PartPosition { newest, ..PartPosition::at(last + 1) })
+    };
+    let parts = parts.into_iter().map(part).collect();
+    Ok(Some((name, TailPosition { parts, ..TailPosition::default() })))
 }
 
 /// Where a log is begun whose history has no record of it.
